@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that only a distributed program can meet, as one tree. What the standard library raises, we raise: its very classes.
+"""Every error that only a distributed program can meet, as one tree. What the standard library raises, we raise: its
+very classes.
 
     Exception
     ├── DThreadingError                      the root of all below
@@ -54,7 +55,8 @@ class LockLost(DThreadingError, RuntimeError):
 
 
 class OutcomeUnknown(DThreadingError, RuntimeError):
-    """The session ended while this call was on its way: it has happened once or not at all, and nobody can say which."""
+    """The session ended while this call was on its way: it has happened once or not at all, and nobody can say
+    which."""
 
 
 class GroupUnreachable(DThreadingError, ConnectionError):

@@ -27,10 +27,12 @@ ARGUMENTS_MAX: Final = 16
 """The most arguments of one call."""
 
 ITEM_BYTES_MAX: Final = 8 * 1024 * 1024
-"""The largest queue item after serialization. It must fit a frame, a log record and a catch-up page with room to spare."""
+"""The largest queue item after serialization. It must fit a frame, a log record and a catch-up page with room to
+spare."""
 
 LANES_PER_SESSION_MAX: Final = 65_536
-"""Concurrent calls of one session, so concurrent blocked threads of one process. A lane costs about 200 bytes on each replica."""
+"""Concurrent calls of one session, so concurrent blocked threads of one process. A lane costs about 200 bytes on each
+replica."""
 
 SESSIONS_MAX: Final = 100_000
 """Live sessions of one group. A session costs about 1 KB on each replica."""

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words that clients and replicas say to each other: one class a message, and their encoding. Nothing else lives here.
+"""The words that clients and replicas say to each other: one class a message, and their encoding. Nothing else lives
+here.
 
-Messages are named tuples, not dataclasses: a frame is the msgpack array `[tag, *fields]`, so encoding is one `packb` of the
-tuple itself and decoding one call of the class, which costs a third of filling a frozen dataclass (SPEED matters on this path
-alone). Every message that changes replicated state names its session itself, so the frame body *is* the command in the log:
+Messages are named tuples, not dataclasses: a frame is the msgpack array `[tag, *fields]`, so encoding is one `packb`
+of the
+tuple itself and decoding one call of the class, which costs a third of filling a frozen dataclass (SPEED matters on
+this path
+alone). Every message that changes replicated state names its session itself, so the frame body *is* the command in
+the log:
 a replica checks it on arrival and then passes the bytes on as they are.
 
 A connection goes through `Hello` -> `Challenge` -> `Proof` -> `Welcome`, and then carries one session's traffic:
@@ -45,7 +49,7 @@ class Status(IntEnum):
     """The call waits in the replicated state; its answer comes in a later `Reply`."""
 
 
-# --- the handshake -----------------------------------------------------------------------------------------------------
+# --- the handshake ------------------------------------------------------------------------------------------------
 
 
 class Hello(NamedTuple):
@@ -58,7 +62,8 @@ class Hello(NamedTuple):
 
 
 class Challenge(NamedTuple):
-    """Acceptor's answer. `proof` shows that it knows the secret (empty where none is needed), `nonce` asks for the same."""
+    """Acceptor's answer. `proof` shows that it knows the secret (empty where none is needed), `nonce` asks for the
+    same."""
 
     version: int
     nonce: bytes
@@ -87,11 +92,12 @@ class Rejected(NamedTuple):
     reason: str
 
 
-# --- commands: client -> replica, and into the log as they are ------------------------------------------------------------
+# --- commands: client -> replica, and into the log as they are ----------------------------------------------------
 
 
 class Open(NamedTuple):
-    """A new session. The same `nonce` twice is the same session. `label` says who this is (program, host, pid), for people."""
+    """A new session. The same `nonce` twice is the same session. `label` says who this is (program, host, pid), for
+    people."""
 
     nonce: bytes
     ttl_ms: int
@@ -113,7 +119,8 @@ class Close(NamedTuple):
 
 
 class Attach(NamedTuple):
-    """From here on `handle` means this object in this session. Handles grow and are never reused, so a late copy is harmless.
+    """From here on `handle` means this object in this session. Handles grow and are never reused, so a late copy is
+    harmless.
 
     `lifetime` is a `Lifetime`; `create` is False where an object that is gone must not be made anew.
     """
@@ -136,7 +143,8 @@ class Detach(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One operation on one object. (session, lane, number) names it for ever; numbers of a lane grow, and may have gaps.
+    """One operation on one object. (session, lane, number) names it for ever; numbers of a lane grow, and may have
+    gaps.
 
     `tell` asks for a PARKED reply when the call has to wait (a timed call starts its timer then).
     """
@@ -151,7 +159,8 @@ class Call(NamedTuple):
 
 
 class Withdraw(NamedTuple):
-    """The caller stopped waiting. Consumes the number, seen or not. `undo`: the caller has gone, give back what was granted.
+    """The caller stopped waiting. Consumes the number, seen or not. `undo`: the caller has gone, give back what was
+    granted.
 
     Without `undo` the verdict (granted after all, or withdrawn) comes as the call's `Reply`.
     """
@@ -172,7 +181,7 @@ class Acknowledge(NamedTuple):
     answers: tuple[tuple[int, int], ...]
 
 
-# --- not logged: client -> replica --------------------------------------------------------------------------------------
+# --- not logged: client -> replica --------------------------------------------------------------------------------
 
 
 class Keepalive(NamedTuple):
@@ -196,7 +205,7 @@ class Query(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-# --- replica -> client --------------------------------------------------------------------------------------------------
+# --- replica -> client --------------------------------------------------------------------------------------------
 
 
 class Opened(NamedTuple):
@@ -242,7 +251,7 @@ class Leader(NamedTuple):
 
 
 class MoveOn(NamedTuple):
-    """This replica cannot serve (it hears no leader, or it was removed, or it is stopping): try the others."""
+    """The sender cannot serve (it hears no leader, or it was removed, or it is stopping): try the others."""
 
     reason: str
 
