@@ -56,7 +56,8 @@ class LockLost(DThreadingError, RuntimeError):
 
 class OutcomeUnknown(DThreadingError, RuntimeError):
     """The session ended while this call was on its way: it has happened once or not at all, and nobody can say
-    which."""
+    which.
+    """
 
 
 class GroupUnreachable(DThreadingError, ConnectionError):
@@ -107,7 +108,7 @@ if hasattr(_queue, "ShutDown"):
     ShutDown = _queue.ShutDown
 else:
 
-    class ShutDown(Exception):  # type: ignore[no-redef]  # noqa: N818 - the standard library's name
+    class ShutDown(Exception):  # type: ignore[no-redef]
         """Raised by put and get of a queue that was shut down (CPython 3.13's own class there)."""
 
 

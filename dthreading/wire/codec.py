@@ -66,7 +66,8 @@ def unpack(body: bytes | memoryview) -> Any:
 
 def _check_plain(value: object, depth: int) -> None:
     """Lets only plain values through, nested a few levels: deeper ones would meet the interpreter's own recursion
-    limit."""
+    limit.
+    """
     if type(value) in _SCALARS:
         return
     if depth == 0:

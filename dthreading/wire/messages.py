@@ -63,7 +63,8 @@ class Hello(NamedTuple):
 
 class Challenge(NamedTuple):
     """Acceptor's answer. `proof` shows that it knows the secret (empty where none is needed), `nonce` asks for the
-    same."""
+    same.
+    """
 
     version: int
     nonce: bytes
@@ -97,7 +98,8 @@ class Rejected(NamedTuple):
 
 class Open(NamedTuple):
     """A new session. The same `nonce` twice is the same session. `label` says who this is (program, host, pid), for
-    people."""
+    people.
+    """
 
     nonce: bytes
     ttl_ms: int
@@ -185,10 +187,10 @@ class Acknowledge(NamedTuple):
 
 
 class Keepalive(NamedTuple):
-    """`count` grows by one each; the `Alive` that answers it extends the lease, counted from when this was *sent*."""
+    """`beat` grows by one each; the `Alive` that answers it extends the lease, beated from when this was *sent*."""
 
     session: int
-    count: int
+    beat: int
 
 
 class CloseAtEnd(NamedTuple):
@@ -238,10 +240,10 @@ class Reply(NamedTuple):
 
 
 class Alive(NamedTuple):
-    """Answers `Keepalive(count)`."""
+    """Answers `Keepalive(beat)`."""
 
     session: int
-    count: int
+    beat: int
 
 
 class Leader(NamedTuple):
