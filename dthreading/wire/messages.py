@@ -187,7 +187,7 @@ class Acknowledge(NamedTuple):
 
 
 class Keepalive(NamedTuple):
-    """`beat` grows by one each; the `Alive` that answers it extends the lease, beated from when this was *sent*."""
+    """`beat` grows by one each; the `Alive` that answers it extends the lease, counted from when this was *sent*."""
 
     session: int
     beat: int
