@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an address is written, and whether other machines can reach it. Resolves nothing and opens nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+__all__ = ["Address", "BadOptions"]
+
+
+class BadOptions(Exception):
+    """The options cannot be followed; the text is one sentence for the operator."""
+
+
+class Address(NamedTuple):
+    """Where a replica listens: a host and a port, or (host "") the path of a Unix socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read "host:port", "[v6]:port" or "unix:/path".
+
+        Raises:
+            BadOptions: it is none of them.
+
+        """
+        if text.startswith("unix:"):
+            path = text.removeprefix("unix:")
+            if not path.startswith("/"):
+                raise BadOptions(
+                    f"{text!r} is not an address: a Unix socket's path must be absolute, as unix:/run/x.sock"
+                )
+            return cls("", 0, path)
+        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+)):([0-9]{1,5})", text)
+        if match is None:
+            raise BadOptions(f"{text!r} is not an address: write host:port, [v6-address]:port or unix:/path")
+        port = int(match[3])
+        if port > 65535:
+            raise BadOptions(f"{text!r} is not an address: a port is at most 65535")
+        return cls(match[1] or match[2], port)
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it. No name but localhost is trusted to stay on loopback."""
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
