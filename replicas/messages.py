@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What replicas say to each other besides Paxos, and the one codec of everything that passes between them."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, TypeAlias
+
+from dthreading.wire.codec import Codec
+from replicas import formation
+from replicas.paxos import messages as paxos
+
+__all__ = ["Forward", "PeerMessage", "SnapshotPart", "SnapshotRequest", "Vouch", "Vouched", "codec"]
+
+
+class Forward(NamedTuple):
+    """Follower -> leader: commands of clients that are connected to the follower, in the order they came."""
+
+    bodies: tuple[bytes, ...]
+
+
+class Vouch(NamedTuple):
+    """Follower -> leader: this session's client, connected here, sent keepalive number `beat`."""
+
+    session: int
+    beat: int
+
+
+class Vouched(NamedTuple):
+    """Leader -> follower: a quorum round that began after the `Vouch` came has confirmed the leader."""
+
+    session: int
+    beat: int
+
+
+class SnapshotRequest(NamedTuple):
+    """A replica that is too far behind asks for its source's snapshot; `slot` is 0 with the first request."""
+
+    slot: int
+    offset: int
+
+
+class SnapshotPart(NamedTuple):
+    """Part of the snapshot of `slot`. `header` is the storage's, opaque here; a slot other than asked for means start again."""
+
+    slot: int
+    header: bytes
+    offset: int
+    data: bytes
+    last: bool
+
+
+PeerMessage: TypeAlias = paxos.Message | formation.Message | Forward | Vouch | Vouched | SnapshotRequest | SnapshotPart
+
+codec: Final[Codec[PeerMessage]] = Codec(
+    {
+        **paxos.MESSAGES,
+        **formation.MESSAGES,
+        160: Forward,
+        161: Vouch,
+        162: Vouched,
+        163: SnapshotRequest,
+        164: SnapshotPart,
+    }
+)
