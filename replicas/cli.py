@@ -81,7 +81,7 @@ def _refuse(sentence: str, code: ExitCode = ExitCode.REFUSED) -> int:
 
 
 def _foreign_package() -> str | None:
-    """The sentence to say when another distribution's `replicas` stands where ours should: pip lets them share files."""
+    """The sentence to say when another distribution's `replicas` stands where ours should; pip permits it."""
     import dthreading  # noqa: PLC0415
     import replicas  # noqa: PLC0415
 

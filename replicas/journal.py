@@ -56,7 +56,7 @@ class Muffler:
 class _Plain(logging.Formatter):
     """`2026-11-20T12:00:00.123Z WARNING replica 2: text`, one line whatever the text holds."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def __init__(self, replica: int) -> None:
         super().__init__(f"%(asctime)s.%(msecs)03dZ %(levelname)s replica {replica}: %(message)s", "%Y-%m-%dT%H:%M:%S")
