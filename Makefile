@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` do all the set-up that they need: a virtual environment in .venv, filled by pip.
+
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+# The other interpreters that the standard library's own suites run on, where they are found.
+OTHERS := 3.11 3.12 3.13
+# Processes that run tests side by side.
+JOBS   := 2
+
+.PHONY: demo test check format lint types unit sim compat compat-running compat-others package clean help
+
+help:
+	@echo "make demo     index the standard library's words: plainly, on three replicas under fire, and with nothing configured"
+	@echo "make test     all that the project checks about itself"
+	@echo "make check    the quick part: format, lint, types, the shape of the code"
+	@echo "make sim      the simulator alone, e.g. make sim SEEDS=2000"
+	@echo "make compat   CPython's own suites for threading and queue, on each interpreter found"
+	@echo "make clean    remove everything that was built or installed here"
+
+# pip reads pyproject.toml, so its date decides whether the environment is up to date.
+$(READY): pyproject.toml
+	@found=$$(.ci/find-python) || { \
+	    echo "No CPython 3.11 or later that can make virtual environments was found (Debian: apt install python3-venv)" >&2; \
+	    exit 1; }; \
+	[ -x $(PYTHON) ] || $$found -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(PYTHON) examples/demo.py
+
+test: check unit compat
+
+check: format lint types
+	$(PYTHON) -m pytest -q tests/test_architecture.py tests/test_tidy.py
+
+format: $(READY)
+	$(PYTHON) -m ruff format --check .
+
+lint: $(READY)
+	$(PYTHON) -m ruff check .
+
+types: $(READY)
+	$(PYTHON) -m mypy
+
+unit: $(READY)
+	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile tests
+
+# The seeds are drawn from 0 up to SEEDS; tests/sim reads the number from the environment.
+sim: $(READY)
+	SIM_SEEDS=$(SEEDS) $(PYTHON) -m pytest -n $(JOBS) tests/sim
+
+compat: compat-running compat-others
+
+compat-running: $(READY)
+	$(PYTHON) -m pytest compat
+
+compat-others: $(READY)
+	@for version in $(OTHERS); do \
+	    if $(PYTHON) -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$version')"; then continue; fi; \
+	    if found=$$(.ci/find-python $$version); then \
+	        $(MAKE) --no-print-directory .venv-$$version/.ready FOUND=$$found && \
+	        echo "compat on CPython $$version" && \
+	        .venv-$$version/bin/python -m pytest -q compat || exit 1; \
+	    else \
+	        echo "compat: CPython $$version is not on this machine, so it was not tried"; \
+	    fi; \
+	done
+
+.venv-%/.ready: pyproject.toml
+	[ -x .venv-$*/bin/python ] || $(FOUND) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable . pytest pytest-timeout
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find dthreading replicas tests compat examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
