@@ -40,7 +40,9 @@ class SnapshotRequest(NamedTuple):
 
 
 class SnapshotPart(NamedTuple):
-    """Part of the snapshot of `slot`. `header` is the storage's, opaque here; a slot other than asked for means start again."""
+    """Part of the snapshot of `slot`. `header` is the storage's, opaque here; a slot other than asked for means start
+    again.
+    """
 
     slot: int
     header: bytes

@@ -270,7 +270,8 @@ class Replica:
     @property
     def wants_turn(self) -> bool:
         """Whether `take` should be called again soon although nothing came in: a snapshot is being written, or a window
-        was full."""
+        was full.
+        """
         return self._snapshot is not None or bool(self._to_propose and self.paxos.is_leader)
 
     # --- commands -------------------------------------------------------------------------------------------------
@@ -280,8 +281,8 @@ class Replica:
         if not self._hosting.add(body, connection):
             return
         if connection is not None and self._hosting.link(connection).pending > PENDING_PER_CONNECTION_MAX:
-            self._hang_up(connection, f"more than PENDING_PER_CONNECTION_MAX = {PENDING_PER_CONNECTION_MAX} commands
-            on the way")
+            reason = f"more than PENDING_PER_CONNECTION_MAX = {PENDING_PER_CONNECTION_MAX} commands on their way"
+            self._hang_up(connection, reason)
         if self.paxos.is_leader:
             self._to_propose.append(body)
         elif self.paxos.leader is not None:
