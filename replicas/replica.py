@@ -237,7 +237,7 @@ class Replica:
         self.paxos.synced(batch)
 
     def hand_over(self) -> None:
-        """This process is about to stop: let another lead, and send the clients on."""
+        """Before this process stops: let another lead, and send the clients on."""
         self.paxos.hand_over()
         for connection in self._hosting.connections:
             self._output.to_clients.append((connection, wire.MoveOn("this replica is stopping")))
@@ -430,7 +430,7 @@ class Replica:
                 raise AssertionError(token)
 
     def _unconfirmed(self, token: object) -> None:
-        """This replica leads no more: a read goes through the log, and a keepalive's client will send the next."""
+        """Leadership has gone: a read goes through the log, and a keepalive's client will send the next."""
         if isinstance(token, _Reading):
             self._submit(token.body, token.connection)
 

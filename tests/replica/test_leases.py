@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lease ends when it has run out, never before, and never because this process itself was asleep."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicas.leases import Leases
+
+
+def test_a_lease_ends_at_its_deadline_once() -> None:
+    leases: Leases[int] = Leases()
+    leases.renew(1, heard_ms=0, term_ms=100)
+    assert leases.due(99) == []
+    assert leases.due(100) == [1]
+    assert leases.due(1000) == []
+    assert 1 not in leases
+
+
+def test_renewing_moves_the_deadline_and_never_back() -> None:
+    leases: Leases[int] = Leases()
+    leases.renew(1, heard_ms=50, term_ms=100)
+    leases.renew(1, heard_ms=0, term_ms=100)
+    assert leases.due(149) == []
+    assert leases.due(150) == [1]
+
+
+def test_time_slept_through_is_charged_to_nobody() -> None:
+    """A leader that was paused has not been listening: every deadline moves on by the pause."""
+    leases: Leases[int] = Leases()
+    leases.renew(1, heard_ms=0, term_ms=100)
+    leases.slept(1000)
+    assert leases.due(1099) == []
+    leases.renew(2, heard_ms=1099, term_ms=100)
+    assert leases.due(1100) == [1]
+    assert leases.next_ms() == 1199
+    assert leases.due(1199) == [2]
+
+
+def test_a_dropped_lease_never_comes_due_and_a_new_shorter_one_is_not_hidden_by_it() -> None:
+    leases: Leases[str] = Leases()
+    leases.renew("a", heard_ms=0, term_ms=1000)
+    leases.drop("a")
+    leases.renew("a", heard_ms=0, term_ms=10)
+    assert leases.due(10) == ["a"]
+    assert leases.due(5000) == []
+    leases.renew("b", heard_ms=0, term_ms=10)
+    leases.clear()
+    assert leases.due(5000) == []
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 50), st.integers(1, 60), st.sampled_from("rdsq")), max_size=80)
+)
+def test_agrees_with_a_plain_table(steps: list[tuple[int, int, int, str]]) -> None:
+    """The lazy heap must tell the same story as a dictionary that is searched from end to end."""
+    leases: Leases[int] = Leases()
+    plain: dict[int, int] = {}
+    now = slept = 0
+    for key, advance, term, what in steps:
+        now += advance
+        if what == "r":
+            leases.renew(key, now, term)
+            plain[key] = max(plain.get(key, 0), now - slept + term)
+        elif what == "d":
+            leases.drop(key)
+            plain.pop(key, None)
+        elif what == "s":
+            leases.slept(advance)
+            slept += advance
+        else:
+            due = sorted(other for other, deadline in plain.items() if deadline <= now - slept)
+            assert sorted(leases.due(now)) == due
+            for other in due:
+                del plain[other]
+        assert len(leases) == len(plain)
