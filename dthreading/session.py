@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One session with the group, without I/O: what a call is, how it behaves, and its fate when the session ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+__all__ = ["Answer", "Manner", "OnLost", "Target"]
+
+
+class OnLost(Enum):
+    """What becomes of a call whose session ended before its outcome was known."""
+
+    RETRY = "asked again in a new session: nothing that it took has survived the old one"
+    LOCK_LOST = "raises LockLost: what was held is gone"
+    UNKNOWN = "raises OutcomeUnknown: it happened once or not at all"
+    BROKEN = "raises BrokenBarrierError: the end of a waiting session breaks its barrier"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How a call behaves when nothing goes as planned; one constant below for each row of the table."""
+
+    parks: bool
+    """It may wait in the replicated state. One that does not raises GroupUnreachable after one lease without an answer."""
+    on_lost: OnLost
+    patience: bool = False
+    """Answers False when nobody said anything for timeout + patience, and leaves an undo behind."""
+    interrupt_keeps: bool = False
+    """Ctrl-C withdraws it, and is raised only when its verdict is there (the lock is held again)."""
+    carries_item: bool = False
+    """Its answer hands something over: it is acknowledged, or it goes back."""
+    expired: str = ""
+    """The error code of a timed call that was never sent, or is not asked again because its time is up; "" answers False."""
+
+
+ACQUIRE: Final = Manner(parks=True, patience=True, on_lost=OnLost.RETRY)
+TRY_ACQUIRE: Final = Manner(parks=False, on_lost=OnLost.RETRY)
+RELEASE: Final = Manner(parks=False, on_lost=OnLost.LOCK_LOST)
+"""release, release_save, notify."""
+RESTORE: Final = Manner(parks=True, on_lost=OnLost.LOCK_LOST)
+"""acquire_restore."""
+WAIT_CONDITION: Final = Manner(parks=True, on_lost=OnLost.LOCK_LOST, interrupt_keeps=True)
+PUT: Final = Manner(parks=True, on_lost=OnLost.UNKNOWN, expired="full")
+PUT_NOWAIT: Final = Manner(parks=False, on_lost=OnLost.UNKNOWN)
+CHANGE: Final = Manner(parks=False, on_lost=OnLost.UNKNOWN)
+"""Semaphore.release, Event.set and clear, task_done, shutdown, set_maxsize, abort, reset, action_done."""
+GET: Final = Manner(parks=True, on_lost=OnLost.RETRY, carries_item=True, expired="empty")
+GET_NOWAIT: Final = Manner(parks=False, on_lost=OnLost.RETRY, carries_item=True)
+WAIT_BARRIER: Final = Manner(parks=True, on_lost=OnLost.BROKEN, expired="broken")
+WAIT_EVENT: Final = Manner(parks=True, patience=True, on_lost=OnLost.RETRY)
+JOIN: Final = Manner(parks=True, on_lost=OnLost.RETRY)
+READ: Final = Manner(parks=False, on_lost=OnLost.RETRY)
+
+
+class Target:
+    """The replicated object that a proxy stands for. Two targets are two attachments, also when all fields are equal.
+
+    `known` is set once any call on it was answered: a private object is not made anew after that.
+    """
+
+    __slots__ = ("__weakref__", "arguments", "create", "kind", "known", "lifetime", "name", "namespace")
+
+    def __init__(
+        self, namespace: str, name: str, kind: str, arguments: tuple[Any, ...], lifetime: int, *, create: bool = True
+    ) -> None:
+        self.namespace = namespace
+        self.name = name
+        self.kind = kind
+        self.arguments = arguments
+        self.lifetime = lifetime
+        self.create = create
+        self.known = False
+
+    def __repr__(self) -> str:
+        return f"{self.kind} {self.name!r}"
+
+
+class Answer(NamedTuple):
+    """What a call gave, and the session it was given to: a hold is valid for that session alone (0: no session)."""
+
+    value: Any
+    session: int
