@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The connections that came to us: strangers until their handshake is done, then clients, operators or other replicas.
 
-The only file that decides how much a stranger may cost: so many descriptors, so many bytes, so many seconds. What clients
-say goes to the sans-IO replica as it came; what a replica says goes to `Peers`.
+The only file that decides how much a stranger may cost: so many descriptors, so many bytes, so many seconds. What
+clients say goes to the sans-IO replica as it came; what a replica says goes to `Peers`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One socket of the daemon: bytes to frames, and frames to one joined write a turn. Knows no message and no role.
 
-Every connection reads into one buffer that all share, since each read is consumed before the next begins; so ten thousand
-idle connections cost no read buffers, and a read never asks the allocator for a quarter of a megabyte.
+Every connection reads into one buffer that all share, since each read is consumed before the next begins; so ten
+thousand idle connections cost no read buffers, and a read never asks the allocator for a quarter of a megabyte.
 """
 
 from __future__ import annotations
@@ -157,12 +157,16 @@ class Connection(asyncio.BufferedProtocol):
                 if self.closed:
                     return
                 self.got(body)
-            if self._decoder.broken is not None:
-                raise ProtocolError(self._decoder.broken)
         except ProtocolError as error:
-            if not self.closed:
-                self.broken(str(error))
-                self.cut()
+            self._refuse(str(error))
+        else:
+            if self._decoder.broken is not None:
+                self._refuse(self._decoder.broken)
+
+    def _refuse(self, why: str) -> None:
+        if not self.closed:
+            self.broken(why)
+            self.cut()
 
     def _unexpected(self, body: bytes) -> None:
         raise ProtocolError(f"a frame of {len(body)} bytes that nobody asked for")
