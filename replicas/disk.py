@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real disk: one directory, locked, behind the few operations that storage asks for. It knows nothing of what it stores.
+"""The real disk: one directory, locked, behind the few operations that storage asks for. It knows nothing of what it
+stores.
 
-Errors of an open directory leave here as `OSError`; storage turns them into the end of the process. Only what somebody who
-starts a server can mend (no such place, not ours to write, in use) is refused here, in one sentence.
+Errors of an open directory leave here as `OSError`; storage turns them into the end of the process. Only what somebody
+who starts a server can mend (no such place, not ours to write, in use) is refused here, in one sentence.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class DirectoryFile:
             self.sync()
             return
         written = os.pwritev(self._descriptor, [data], offset, _RWF_DSYNC)
-        if written < len(data):  # A signal cut it short; the rest is durable when this returns, and the first part is already.
+        if written < len(
+            data
+        ):  # A signal cut it short; the rest is durable when this returns, and the first part is already.
             self.write_durable(offset + written, data[written:])
 
     def sync(self) -> None:

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """One batch of the log as sectors, and how one that cannot be read is judged. The only home of the log's layout.
 
-A batch is what one sync makes durable. It fills whole sectors, and each sector opens with a stamp that holds the batch's
-number; what is left of them carries, as one stream,
+A batch is what one sync makes durable. It fills whole sectors, and each sector opens with a stamp that holds the
+batch's number; what is left of them carries, as one stream,
 
     header | records | zeros | header again
 
-The header stands at both ends so that one bad sector cannot take with it what was promised and which slots were written.
-Its mark says which batch was durable before this one was written (one batch at a time is under way, so: the one before),
-and its chain is a hash over the chain before it and all of the batch, so a batch follows one predecessor only.
+The header stands at both ends so that one bad sector cannot take with it what was promised and which slots were
+written. Its mark says which batch was durable before this one was written (one batch at a time is under way, so: the
+one before), and its chain is a hash over the chain before it and all of the batch, so a batch follows one predecessor
+only.
 
 Segments are zeroed before use, so a sector of nothing but zeros is one that no batch has reached. From this follows the
-judgement of a batch that cannot be read (DESIGN: durable log):
+judgement of a batch that cannot be read:
 
     a later batch exists anywhere      its mark says that this one was durable: rot
     some sector of it is zeros         it was cut short by the end of the machine, and never acknowledged: torn
@@ -41,7 +42,7 @@ _STAMP_MARK: Final = 0xD7EB << 48  # never zero, so that a stamped sector cannot
 _NUMBER_MAX: Final = (1 << 48) - 1
 
 _MAGIC: Final = b"dtB1"
-_FIELDS: Final = struct.Struct(f">4sQQQIIQQQQ{CHAIN_BYTES}s")
+_FIELDS: Final = struct.Struct(f">4sQQQIIQQQQQ{CHAIN_BYTES}s")
 _CRC: Final = struct.Struct(">I")
 HEADER_BYTES: Final = _FIELDS.size + CHAIN_BYTES + _CRC.size
 
@@ -52,7 +53,11 @@ _ZEROS: Final = bytes(SECTOR)
 
 
 class Header(NamedTuple):
-    """What each end of a batch says. `first` and `last` bound the slots that it writes, 0 and 0 when it writes none."""
+    """What each end of a batch says.
+
+    `promised` and `chosen` are the highest of all records up to the end of this batch. `first` and `last` bound the
+    slots that it writes, 0 and 0 when it writes none.
+    """
 
     number: int
     mark: int
@@ -60,6 +65,7 @@ class Header(NamedTuple):
     sectors: int
     length: int
     promised: tuple[int, int]
+    chosen: int
     first: int
     last: int
     previous: bytes
@@ -83,17 +89,31 @@ def sectors_for(body_length: int) -> int:
     return -(-(2 * HEADER_BYTES + body_length) // ROOM)
 
 
+def batch_bytes(body_length: int) -> int:
+    """How much of a segment a batch with such a body takes."""
+    return sectors_for(body_length) * SECTOR
+
+
 def encode(
-    body: bytes, *, number: int, segment: int, promised: tuple[int, int], first: int, last: int, previous: bytes
+    body: bytes,
+    *,
+    number: int,
+    segment: int,
+    promised: tuple[int, int],
+    chosen: int,
+    first: int,
+    last: int,
+    previous: bytes,
 ) -> tuple[bytes, bytes]:
     """The batch's sectors and its chain."""
     assert 0 < number <= _NUMBER_MAX
     assert len(body) <= BATCH_BYTES_MAX
     sectors = sectors_for(len(body))
+    length = len(body)
     fields = _FIELDS.pack(
-        _MAGIC, number, number - 1, segment, sectors, len(body), promised[0], promised[1], first, last, previous
+        _MAGIC, number, number - 1, segment, sectors, length, *promised, chosen, first, last, previous
     )
-    padded = body + bytes(sectors * ROOM - 2 * HEADER_BYTES - len(body))
+    padded = body + bytes(sectors * ROOM - 2 * HEADER_BYTES - length)
     chain = _chain(fields, padded)
     head = fields + chain
     head += _CRC.pack(crc32(head))
@@ -105,7 +125,9 @@ def encode(
 
 
 def read(data: bytes, position: int) -> Batch | None:
-    """The whole, undamaged batch that begins at `position`, if there is one. Its place in the log is the caller's to check."""
+    """The whole, undamaged batch that begins at `position`, if there is one. Its place in the log is the caller's to
+    check.
+    """
     header = header_at(data, position)
     if header is None:
         return None
@@ -140,6 +162,17 @@ def is_blank(data: bytes, position: int) -> bool:
     return data[position : position + SECTOR] == _ZEROS
 
 
+def proves_durable(data: bytes, position: int, number: int) -> bool:
+    """Whether the sector at `position` is an end of a batch that was written after batch `number` was durable.
+
+    The stamp is asked as well, since it alone cannot be forged by what a user's value looks like.
+    """
+    for header in (header_at(data, position), trailer_at(data, position)):
+        if header is not None and header.mark >= number:
+            return data[position : position + STAMP_BYTES] == _STAMP.pack(_STAMP_MARK | header.number)
+    return False
+
+
 def judge(data: bytes, position: int, number: int) -> tuple[Verdict, Header | None]:
     """What batch `number`, which should begin at `position` and cannot be read, was. Nothing later than it exists."""
     header = _surviving_header(data, position, number)
@@ -147,8 +180,9 @@ def judge(data: bytes, position: int, number: int) -> tuple[Verdict, Header | No
         end = position + header.sectors * SECTOR
         torn = any(is_blank(data, at) for at in range(position, end, SECTOR))
         return (Verdict.TORN if torn else Verdict.DOUBTFUL), header
-    # With its first sector unreached it is torn wherever it ended. Else its last one must be there, and is not to be found:
-    # either it is unreached, and the first is damaged besides, or both are damaged; what was promised is lost in both.
+    # With its first sector unreached it is torn wherever it ended. Else its last one must be there, and is not to be
+    # found: either it is unreached, and the first is damaged besides, or both are damaged; what was promised is lost in
+    # both.
     return (Verdict.TORN if is_blank(data, position) else Verdict.ROT), None
 
 
@@ -163,7 +197,8 @@ def _surviving_header(data: bytes, position: int, number: int) -> Header | None:
     header = header_at(data, position)
     if header is not None and header.number == number and position + header.sectors * SECTOR <= len(data):
         return header
-    for at in range(position, len(data), SECTOR):
+    # Backwards: whatever a user's value looks like, the batch's true end is the last thing that was written.
+    for at in range(len(data) - SECTOR, position - 1, -SECTOR):
         header = trailer_at(data, at)
         if header is not None and header.number == number and at + SECTOR - header.sectors * SECTOR == position:
             return header
@@ -176,11 +211,12 @@ def _parse(raw: bytes) -> Header | None:
     (crc,) = _CRC.unpack_from(raw, HEADER_BYTES - _CRC.size)
     if crc32(raw[: -_CRC.size]) != crc:
         return None
-    _, number, mark, segment, sectors, length, round_, replica, first, last, previous = _FIELDS.unpack_from(raw)
+    _, number, mark, segment, sectors, length, *promise, chosen, first, last, previous = _FIELDS.unpack_from(raw)
     if mark != number - 1 or length > BATCH_BYTES_MAX or sectors != sectors_for(length):
         return None
     chain = raw[_FIELDS.size : _FIELDS.size + CHAIN_BYTES]
-    return Header(number, mark, segment, sectors, length, (round_, replica), first, last, previous, chain)
+    promised = (promise[0], promise[1])
+    return Header(number, mark, segment, sectors, length, promised, chosen, first, last, previous, chain)
 
 
 def _chain(fields: bytes, padded: bytes) -> bytes:

@@ -3,12 +3,14 @@
 
 A disk is one flat directory of named files. Two things implement it: `replicas.disk.Directory`, the real one, and the
 simulator's, which loses, tears and reorders whatever was not synced. The contract is what POSIX promises and no more: a
-write survives a power cut only after its file's `sync`; a name (made, replaced or removed) only after the disk's `sync`;
-what was not synced may survive in part, in units of one sector, in any order.
+write survives a power cut only after its file's `sync`; a name (made, replaced or removed) only after the disk's
+`sync`; what was not synced may survive in part, in units of one sector, in any order.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 SECTOR: Final = 512
@@ -20,7 +22,7 @@ class StorageError(Exception):
 
 
 class StorageRefused(StorageError):
-    """This directory cannot be opened; the message is one sentence for whoever started the server."""
+    """The directory cannot be opened; the message is one sentence for whoever started the server."""
 
 
 class StorageLocked(StorageRefused):
@@ -28,7 +30,9 @@ class StorageLocked(StorageRefused):
 
 
 class StorageFailed(StorageError):
-    """A write or a sync failed, or was asked for after one had. Nothing is known about the disk now: the process must end."""
+    """A write or a sync failed, or was asked for after one had. Nothing is known about the disk now: the process
+    must end.
+    """
 
 
 class SnapshotDamaged(StorageError):
@@ -53,7 +57,9 @@ class File(Protocol):
         """Returns when all that was written is durable, the file's size included."""
 
     def forget_cached(self) -> None:
-        """Lets later reads come from the device, where the system can be asked for it: a read-back should not ask a cache."""
+        """Lets later reads come from the device, where the system can be asked for it: a read-back should not ask a
+        cache.
+        """
 
     def close(self) -> None: ...
 
@@ -86,3 +92,31 @@ class Disk(Protocol):
 
     def close(self) -> None:
         """Lets go of the lock."""
+
+
+class Fuse:
+    """Lets everything through until the first failure, and then nothing: a sync that failed once must not be asked
+    again.
+
+    (A second sync of the same file may well succeed, because the system has forgotten what it could not write.)
+    """
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+
+    def blow(self, reason: str) -> StorageFailed:
+        """For the caller to raise."""
+        self._reason = self._reason or reason
+        return StorageFailed(reason)
+
+    def check(self) -> None:
+        if self._reason is not None:
+            raise StorageFailed(self._reason)
+
+    @contextlib.contextmanager
+    def guarding(self, what: str) -> Iterator[None]:
+        self.check()
+        try:
+            yield
+        except OSError as error:
+            raise self.blow(f"{what} failed: {error}") from error

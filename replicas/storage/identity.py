@@ -3,8 +3,8 @@
 
     "dthreads" | format version | length | CRC32 of the payload | payload: msgpack (incarnation, formation)
 
-The format version is that of the whole directory. Whatever a later version keeps elsewhere, these first 20 bytes stay as
-they are, so that an older server can say which version it does not know.
+The format version is that of the whole directory. Whatever a later version keeps elsewhere, these first 20 bytes stay
+as they are, so that an older server can say which version it does not know.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _MAGIC: Final = b"dthreads"
 
 
 class Identity(NamedTuple):
-    """`incarnation` was drawn when the directory was formatted; `formation` is opaque here, None until a group is formed."""
+    """`incarnation` was drawn when the directory was formatted; `formation` is opaque here, None until a group is
+    formed.
+    """
 
     incarnation: bytes
     formation: bytes | None
@@ -53,14 +55,18 @@ def read_identity(disk: Disk) -> Identity:
         raw = file.read(0, _PREFIX.size + IDENTITY_BYTES_MAX)
     finally:
         file.close()
-    damaged = StorageRefused(f"The identity file of {disk.name} is damaged: this replica must be replaced under a new id.")
+    damaged = StorageRefused(
+        f"The identity file of {disk.name} is damaged: this replica must be replaced under a new id."
+    )
     if len(raw) < _PREFIX.size:
         raise damaged
     magic, version, length, crc = _PREFIX.unpack_from(raw)
     if magic != _MAGIC:
         raise damaged
     if version != FORMAT_VERSION:
-        raise StorageRefused(f"{disk.name} has format version {version}; this server knows version {FORMAT_VERSION} only.")
+        raise StorageRefused(
+            f"{disk.name} has format version {version}; this server knows version {FORMAT_VERSION} only."
+        )
     payload = raw[_PREFIX.size :]
     if len(payload) != length or crc32(payload) != crc:
         raise damaged

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One record of the log, to bytes and back. Which record counts, and whether a batch of them is whole, is decided elsewhere.
+"""One record of the log, to bytes and back. Which record counts, and whether a batch of them is whole, is decided
+elsewhere.
 
     length of value | CRC32 of all else | type | entry kind | slot | ballot | value
 

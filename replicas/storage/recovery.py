@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a log says when it is read from its beginning. It changes nothing on the disk; mending.py does.
+
+Reading follows the batches by number and chain, from segment to segment, to the first that cannot be read; what that
+one was is judged in batches.py. A segment may end early: the log goes on wherever a later one opens with the batch that
+is wanted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from replicas.paxos.types import Entry
+from replicas.storage import batches
+from replicas.storage.batches import CHAIN_START, Batch, Header, Verdict
+from replicas.storage.files import SECTOR, Disk
+from replicas.storage.records import Doubtful, Stored, decode_all
+from replicas.storage.segments import Segment, segment_name
+
+FIRST_INDEX: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The doubtful last batch: the segment it stands in, the header that survived of it, and what its slots come to."""
+
+    index: int
+    header: Header
+    saved: list[Entry]
+    doubted: list[int]
+
+
+@dataclass(slots=True)
+class LogState:
+    """What the log holds above slot `floor`.
+
+    Invariants: batch `number + 1` belongs at `position` in the last of `segments`; a slot is not doubtful if a later
+    batch wrote it.
+    """
+
+    floor: int = 0
+    segments: list[Segment] = field(default_factory=list)
+    position: int = 0
+    number: int = 0
+    chain: bytes = CHAIN_START
+    promised: tuple[int, int] = (0, 0)
+    chosen: int = 0
+    entries: dict[int, Entry] = field(default_factory=dict)
+    doubtful: set[int] = field(default_factory=set)
+    last_batch: tuple[int, bytes] = (0, b"")
+    """Where the last whole batch stands in its segment, and its sectors: its sync may never have come to an end."""
+    lost: Lost | None = None
+    rot: str | None = None
+    """What is rotten, as the end of a sentence."""
+
+    def keep(self, header: Header, records: Iterator[Stored]) -> set[int]:
+        """Takes over what a batch says; returns the slots that its records tell of."""
+        told: set[int] = set()
+        self.promised = max(self.promised, header.promised)
+        self.chosen = max(self.chosen, header.chosen)
+        for record in records:
+            match record:
+                case Entry(slot=slot):
+                    told.add(slot)
+                    if slot > self.floor:
+                        self.entries[slot] = record
+                        self.doubtful.discard(slot)
+                case Doubtful(first=first, last=last):
+                    slots = range(first, last + 1)
+                    told.update(slots)
+                    self.doubtful.update(slot for slot in slots if slot > self.floor)
+        return told
+
+
+def read_log(disk: Disk, indexes: list[int], floor: int) -> LogState:
+    """What the segments of these indexes say, without the entries at or below slot `floor`."""
+    state = LogState(floor=floor)
+    if not indexes:
+        state.rot = "its log is gone"
+        return state
+    for index, following in itertools.pairwise(indexes):
+        if following != index + 1:
+            state.rot = f"the file {segment_name(index + 1)} is missing"
+            return state
+    _Reader(disk, indexes, state).read()
+    return state
+
+
+def load_segment(disk: Disk, index: int) -> bytes:
+    file = disk.open(segment_name(index))
+    try:
+        return file.read(0, file.size() // SECTOR * SECTOR)
+    finally:
+        file.close()
+
+
+class _Reader:
+    def __init__(self, disk: Disk, indexes: list[int], state: LogState) -> None:
+        self._disk = disk
+        self._rest = indexes
+        self._state = state
+
+    def read(self) -> None:
+        """From the first segment to the end of the log, then judges what stands there."""
+        state = self._state
+        index = self._rest.pop(0)
+        data = load_segment(self._disk, index)
+        if index != FIRST_INDEX:
+            # Older segments are dropped only when a younger one holds something durable, so it cannot be torn.
+            opening = batches.read(data, 0)
+            if opening is None:
+                state.rot = f"{segment_name(index)} is damaged at its beginning"
+                return
+            state.number, state.chain = opening.header.number - 1, opening.header.previous
+        while True:
+            self._follow(index, data)
+            continuation = self._find_continuation()
+            if continuation is None:
+                self._judge_end(index, data)
+                return
+            index, data = continuation
+
+    def _follow(self, index: int, data: bytes) -> None:
+        state = self._state
+        segment = Segment(index, len(data))
+        state.segments.append(segment)
+        state.position = 0
+        while (batch := self._wanted_batch(index, data, state.position)) is not None:
+            header = batch.header
+            end = state.position + header.sectors * SECTOR
+            state.number, state.chain = header.number, header.chain
+            state.keep(header, decode_all(batch.body))
+            state.last_batch = (state.position, data[state.position : end])
+            segment.last_slot = max(segment.last_slot, header.last)
+            segment.used = state.position = end
+
+    def _wanted_batch(self, index: int, data: bytes, position: int) -> Batch | None:
+        batch = batches.read(data, position)
+        if batch is None:
+            return None
+        header = batch.header
+        place = (header.number, header.previous, header.segment)
+        return batch if place == (self._state.number + 1, self._state.chain, index) else None
+
+    def _find_continuation(self) -> tuple[int, bytes] | None:
+        """The later segment that opens with the batch we want, if there is one.
+
+        What is passed over holds a last batch that was doubtful, and was replaced; it is dropped in its turn.
+        """
+        for skipped, index in enumerate(self._rest):
+            data = load_segment(self._disk, index)
+            if self._wanted_batch(index, data, 0) is not None:
+                last_slot = self._state.segments[-1].last_slot
+                self._state.segments += [Segment(passed, 0, last_slot) for passed in self._rest[:skipped]]
+                del self._rest[: skipped + 1]
+                return index, data
+        return None
+
+    def _judge_end(self, index: int, data: bytes) -> None:
+        state = self._state
+        wanted = state.number + 1
+        reached: tuple[int, bytes, int] | None = None
+        for place in self._places(index, data):
+            _, place_data, position = place
+            for at in range(position, len(place_data), SECTOR):
+                if batches.proves_durable(place_data, at, wanted):
+                    state.rot = f"batch {wanted} of its log was durable and cannot be read in {segment_name(index)}"
+                    return
+            if reached is None and position < len(place_data) and not batches.is_blank(place_data, position):
+                reached = place
+        if reached is not None:
+            self._judge(wanted, *reached)
+
+    def _places(self, index: int, data: bytes) -> Iterator[tuple[int, bytes, int]]:
+        """Where the wanted batch may have been put: where the log ends, or where a later segment begins."""
+        yield index, data, self._state.position
+        for later in self._rest:
+            yield later, load_segment(self._disk, later), 0
+
+    def _judge(self, wanted: int, index: int, data: bytes, position: int) -> None:
+        verdict, header = batches.judge(data, position, wanted)
+        match verdict:
+            case Verdict.TORN:
+                pass  # never acknowledged: as if it had not been written
+            case Verdict.DOUBTFUL:
+                assert header is not None
+                self._state.lost = self._salvage(index, header, batches.salvage(data, position, header))
+            case Verdict.ROT:
+                self._state.rot = (
+                    f"the last batch of its log (number {wanted}) does not even tell any more what it promised"
+                )
+
+    def _salvage(self, index: int, header: Header, body: bytes) -> Lost:
+        # Each slot stands in a batch at most once, so a record that is whole is the slot's last word whatever follows
+        # it.
+        state = self._state
+        told = state.keep(header, decode_all(body))
+        slots = range(header.first, header.last + 1) if header.last else range(0)
+        state.doubtful.update(slot for slot in slots if slot not in told and slot > state.floor)
+        doubted = sorted(state.doubtful.intersection(slots))
+        saved = [state.entries[slot] for slot in sorted(told - state.doubtful) if slot > state.floor]
+        return Lost(index, header, saved, doubted)
