@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 WINDOW_ENTRIES: Final = 8192
-"""Proposals of a leader that are not chosen yet, or not on its own disk yet. Several times what a turn of the loop brings, and a
-new leader has at most about this many slots to propose again."""
+"""Proposals of a leader that are not chosen yet, or not on its own disk yet. Several times what a turn of the loop
+brings, and a new leader has at most about this many slots to propose again."""
 
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 """The same in bytes of values. One larger value may stand alone in the window, so no value is ever unproposable."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What replicas say to each other to agree: one class a message, its docstring saying who sends it and when. Nothing else.
+"""What replicas say to each other to agree: one class a message, its docstring saying who sends it and when. Nothing
+else.
 
 That a message comes from the group's own member, in its present incarnation, is settled by the connection it comes on.
 """
@@ -53,8 +54,8 @@ class Promise(NamedTuple):
 class Accept(NamedTuple):
     """Phase 2a, the leader of `ballot` to a member: slots from `first` on, one `values` and one byte of `kinds` each.
 
-    `base` is the leader's first slot of this ballot: all below it was chosen before. `commit` is its floor, `chain` its hash chain
-    there. `heartbeat` greater than 0 asks for an answer at once, disk or no disk.
+    `base` is the leader's first slot of this ballot: all below it was chosen before. `commit` is its floor, `chain`
+    its hash chain there. `heartbeat` greater than 0 asks for an answer at once, disk or no disk.
     """
 
     ballot: Ballot
@@ -70,8 +71,9 @@ class Accept(NamedTuple):
 class Accepted(NamedTuple):
     """Phase 2b, a follower to its leader: all slots from base to `upto` are on this disk at this ballot, without a gap.
 
-    `received` is the same in memory: it lets the leader see what the network lost apart from what the disk still writes. Both
-    are below base - 1 while the follower fetches what was chosen before this ballot. `heartbeat` answers that of an Accept, or is 0.
+    `received` is the same in memory: it lets the leader see what the network lost apart from what the disk still
+    writes. Both are below base - 1 while the follower fetches what was chosen before this ballot. `heartbeat` answers
+    that of an Accept, or is 0.
     """
 
     ballot: Ballot
@@ -81,7 +83,9 @@ class Accepted(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """The answer to an Accept, Prepare or PreVote that will not be heard: `promised` is higher, or another leader is live."""
+    """The answer to an Accept, Prepare or PreVote that will not be heard: `promised` is higher, or another leader is
+    live.
+    """
 
     promised: Ballot
     chosen: int
@@ -94,14 +98,23 @@ class Fetch(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """A page for `Fetch`: entries that are chosen, beginning where it asked; `chosen` is the sender's floor."""
+    """A page for `Fetch`: chosen entries from `first` on, as in Accept; `chosen` is the sender's floor.
 
-    entries: tuple[Entry, ...]
+    Every one of them was chosen under a ballot of at most `promised`. The receiver promises that ballot: it will count
+    these slots as accepted, which no leader with a lower ballot may hear.
+    """
+
+    first: int
+    kinds: bytes
+    values: tuple[bytes, ...]
     chosen: int
+    promised: Ballot
 
 
 class Truncated(NamedTuple):
-    """What you need next is in my snapshot only: my entries begin at `first_kept`. To a `Fetch`, or a leader to its follower."""
+    """What you need next is in my snapshot only: my entries begin at `first_kept`. To a `Fetch`, or a leader to a
+    follower.
+    """
 
     first_kept: int
 

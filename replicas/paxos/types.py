@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The nouns of consensus: ballots, entries, configurations, what must be durable, and what a step asks the shell to do.
 
-Only values live here; no rule of the protocol does. Commands are opaque bytes. Values that travel are named tuples, so the
-wire encodes them as they are.
+Only values live here; no rule of the protocol does. Commands are opaque bytes. Values that travel are named tuples, so
+the wire encodes them as they are.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-# --- what must be durable -----------------------------------------------------------------------------------------------
+# --- what must be durable ---------------------------------------------------------------------------------------------
 
 
 class Promised(NamedTuple):
@@ -61,7 +61,9 @@ Record: TypeAlias = Promised | Accepted | ChosenTo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Durable:
-    """What the storage found when it opened: the state that a replica starts from. The defaults are those of a new one."""
+    """What the storage found when it opened: the state that a replica starts from. The defaults are those of a new
+    one.
+    """
 
     promised: Ballot = NO_BALLOT
     entries: tuple[Entry, ...] = ()
@@ -76,11 +78,12 @@ class Durable:
     doubtful: frozenset[int] = frozenset()
     """Slots whose last record was written and may have been acknowledged, but cannot be read any more.
 
-    Where such a slot lies within `entries`, an older record of it or `Entry(slot, NO_BALLOT, EntryKind.NOOP, b"")` keeps its place.
+    Where such a slot lies within `entries`, an older record of it or `Entry(slot, NO_BALLOT, EntryKind.NOOP, b"")`
+    keeps its place.
     """
 
 
-# --- how a replica is tuned, what it is, what it asks for ------------------------------------------------------------------
+# --- how a replica is tuned, what it is, what it asks for -------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +93,13 @@ class Timing:
     heartbeat_ms: int = 100
     """A leader says that it lives at least this often; what got no answer is sent again at this pace."""
     election_ms: int = 500
-    """A leader that was not heard for so long is not live any more. Each replica waits one to two times as long, by luck."""
+    """A leader that was not heard for so long is not live any more. Each replica waits one to two times as long, by
+    luck.
+    """
     disk_ms: int = 1500
-    """A leader whose disk has not finished one sync for so long hands over: it still beats, but is no use as a leader."""
+    """A leader whose disk has not finished one sync for so long hands over: it still beats, but is no use as a
+    leader.
+    """
 
 
 class Role(IntEnum):
@@ -109,9 +116,9 @@ class Role(IntEnum):
 class Output:
     """What must happen next; the order of the fields is the contract.
 
-    `send_now` may leave at once. `send_after_sync` may leave only when `persist`, and the `persist` of every earlier output, is on
-    disk; then `synced(batch)` tells the core. `chosen` is contiguous, in order, each entry exactly once in the life of this
-    object: apply it at once.
+    `send_now` may leave at once. `send_after_sync` may leave only when `persist`, and the `persist` of every earlier
+    output, is on disk; then `synced(batch)` tells the core. `chosen` is contiguous, in order, each entry exactly once
+    in the life of this object: apply it at once.
     """
 
     persist: list[Record] = field(default_factory=list)
@@ -126,4 +133,5 @@ class Output:
     """Tokens of confirm() that this replica can answer no more, since it leads no longer."""
     fetch_snapshot_from: int | None = None
     """This replica is behind what that one keeps in entries: fetch its snapshot, store it, then call installed().
-    Said again at every heartbeat until it is done, so a shell that is at it ignores this, and one that failed just waits."""
+    Said again at every heartbeat until it is done, so a shell that is at it ignores this, and one that failed just
+    waits."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The values that messages and records are made of, and the bytes of the two kinds of entry that consensus itself reads.
+"""The values that messages and records are made of, and the bytes of the two kinds of entry that consensus itself
+reads.
 
 `types.py` re-exports them; they stand apart only so that messages.py can be imported by it.
 """
@@ -35,7 +36,9 @@ NO_BALLOT: Final = Ballot(0, 0)
 
 
 class Entry(NamedTuple):
-    """What stands in one slot of the log. The ballot is the one under which it was accepted; only kind and value are chosen."""
+    """What stands in one slot of the log. The ballot is the one under which it was accepted; only kind and value are
+    chosen.
+    """
 
     slot: int
     ballot: Ballot
@@ -44,7 +47,9 @@ class Entry(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One replica of a configuration. `incarnation` was minted when its directory was formatted: an empty disk is another replica."""
+    """One replica of a configuration. `incarnation` was minted when its directory was formatted: an empty disk is
+    another replica.
+    """
 
     id: int
     address: str
