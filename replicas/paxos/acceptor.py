@@ -95,7 +95,7 @@ class Acceptor:
         return self._unsynced[0].taken_ms if self._unsynced else None
 
     def stood_still(self, late_ms: int) -> None:
-        """This process was stopped for so long, and its disk may have finished long ago."""
+        """A stop of the process for so long; its disk may have finished long ago."""
         self._unsynced = deque(batch._replace(taken_ms=batch.taken_ms + late_ms) for batch in self._unsynced)
 
     def restart(self, slot: int, chain: int) -> None:

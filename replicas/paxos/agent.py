@@ -260,8 +260,8 @@ class Agent:
         candidacy = self._candidacy
         if self._leadership is not None:
             if message.promised > self._leadership.ballot:
-                # That member promised in somebody's failed candidacy. Without a ballot above it, it is shut out for
-                # ever. self._prepare(transfer=False)
+                # That member promised in somebody's failed candidacy: without a ballot above it, it is shut out for ever.
+                self._prepare(transfer=False)
         elif candidacy is not None:
             if message.chosen > self._known:
                 self._fetch(source, message.chosen)

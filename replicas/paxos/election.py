@@ -42,6 +42,6 @@ class Election:
         return self.leader if now_ms - self._heard_ms < self._timing.election_ms else None
 
     def stood_still(self, late_ms: int, deadline_ms: int) -> None:
-        """This process was stopped for so long: nobody is late before it has read what lies unread."""
+        """A stop of the process for so long: nobody is late before it has read what lies unread."""
         self._heard_ms += late_ms
         self.deadline_ms = max(self.deadline_ms, deadline_ms)

@@ -9,7 +9,7 @@ from replicas.paxos.values import Ballot, Entry
 
 
 class Following:
-    """This replica's part under `ballot`, whose leader proposes from `base` on.
+    """Our part under `ballot`, whose leader proposes from `base` on.
 
     `received` is None while our floor is below base - 1: an old suffix of ours may hold values that were never chosen,
     and neither an acknowledgement nor a commit may cover it. Those slots are fetched as chosen first.

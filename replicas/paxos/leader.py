@@ -41,9 +41,7 @@ class Follower:
 
 
 class Leadership:
-    """This replica's tenure under one ballot. Slots below `base` were chosen before; `last` is the last one
-    proposed.
-    """
+    """One tenure, under one ballot. Slots below `base` were chosen before; `last` is the last one proposed."""
 
     def __init__(self, acceptor: Acceptor, replica: int, configuration: Configuration, now_ms: int) -> None:
         assert replica in configuration.ids
@@ -141,7 +139,7 @@ class Leadership:
         return heard + 1 >= self.configuration.quorum
 
     def stood_still(self, late_ms: int) -> None:
-        """This process was stopped for so long: see Election.stood_still."""
+        """See Election.stood_still."""
         for follower in self.followers.values():
             follower.heard_ms += late_ms
 

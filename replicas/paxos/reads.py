@@ -40,7 +40,7 @@ class Confirmations:
         return tokens
 
     def drop(self) -> list[object]:
-        """This replica leads no longer: all tokens."""
+        """All tokens: the replica leads no longer."""
         tokens = self.reached(self._rounds[-1][0]) if self._rounds else []
         tokens += self._asked
         self._asked = []
