@@ -19,7 +19,7 @@ import os
 import sys
 import warnings
 from opcode import opmap, opname
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dthreading.errors import AmbiguousName
 from dthreading.wire.limits import NAME_BYTES_MAX
@@ -48,7 +48,7 @@ _JUMP_FORWARD: Final = opmap["JUMP_FORWARD"]
 _CALLS: Final = frozenset(code for code, name in enumerate(opname) if name.startswith(("CALL", "PRECALL")))
 _BACKWARD_JUMPS: Final = frozenset(code for code, name in enumerate(opname) if "JUMP_BACKWARD" in name)
 _NAME_STORES: Final = frozenset({opmap["STORE_NAME"], opmap["STORE_GLOBAL"]})
-_CO_NAMES_STORES: Final = _NAME_STORES | {opmap["STORE_ATTR"]}
+"""What makes a name of a module or class. Names of functions are made anew in each call."""
 
 
 class PrivateNameWarning(UserWarning):
@@ -60,6 +60,26 @@ class Name(NamedTuple):
 
     text: str
     lifetime: Lifetime
+    complaint: Complaint | None = None
+    """What is still to be said of this private name when the object is used: a call that consumes it may rename it."""
+
+
+class Complaint(NamedTuple):
+    """That an object is private, and where it was made."""
+
+    message: str
+    filename: str
+    line: int
+    module: str
+    registry: dict[Any, Any]
+
+    def utter(self) -> None:
+        """Warns or, in strict mode, raises. The interpreter's own register of warnings says it once per call site."""
+        if os.environ.get(MODE_VARIABLE) == "strict":
+            raise AmbiguousName(f"{self.filename}:{self.line}: {self.message}")
+        warnings.warn_explicit(
+            self.message, PrivateNameWarning, self.filename, self.line, module=self.module, registry=self.registry
+        )
 
 
 class Store(NamedTuple):
@@ -92,8 +112,11 @@ def name_for(instance: object, kind: str, given: str | None, *, configured: bool
     if text is not None and text not in _taken and len(text.encode("utf-8", "replace")) <= NAME_BYTES_MAX:
         _taken.add(text)
         return Name(text, Lifetime.AUTOMATIC)
-    _say_private(frame, kind, repeated=text is not None, configured=configured)
-    return Name(mint(_place(frame)), Lifetime.PRIVATE)
+    complaint = _complaint(frame, kind, repeated=text is not None, configured=configured)
+    if complaint is not None and not _consumed(frame):
+        complaint.utter()
+        complaint = None
+    return Name(mint(_place(frame)), Lifetime.PRIVATE, complaint)
 
 
 def check(name: object) -> str:
@@ -151,7 +174,7 @@ def _automatic_name(frame: FrameType) -> str | None:
     if module is None or scope is None:
         return None
     store = _store_after(code, frame.f_lasti)
-    if store is None or store.operation not in _NAME_STORES or _inside_loop(code, frame.f_lasti):
+    if store is None or _inside_loop(code, frame.f_lasti):
         return None
     if store.operation == opmap["STORE_GLOBAL"]:
         scope = ""
@@ -224,10 +247,31 @@ def _store_after(code: CodeType, call: int) -> Store | None:
         if operation == _JUMP_FORWARD:  # the first branch of `a if c else b`
             position += 2 * argument
         elif operation not in _SKIPPED:
-            if operation not in _CO_NAMES_STORES:
-                return None
-            return Store(operation, code.co_names[argument])
+            return Store(operation, code.co_names[argument]) if operation in _NAME_STORES else None
     return None
+
+
+def _attribute_store_after(code: CodeType, call: int) -> str | None:
+    """The `lock` of `self.worker.lock = Lock()`: what is loaded between the call and the store is the attribute's owner."""
+    instructions = code.co_code
+    argument = 0
+    for position in range(call + 2, len(instructions), 2):
+        operation = instructions[position]
+        argument = (argument << 8) | instructions[position + 1]
+        if operation == opmap["STORE_ATTR"]:
+            return code.co_names[argument]
+        if operation != _EXTENDED_ARG:
+            argument = 0
+            if operation not in _SKIPPED and not opname[operation].startswith("LOAD"):
+                return None
+    return None
+
+
+def _operation_after(code: CodeType, call: int) -> str:
+    position = call + 2
+    while position < len(code.co_code) and code.co_code[position] in _SKIPPED | {_EXTENDED_ARG}:
+        position += 2
+    return opname[code.co_code[position]] if position < len(code.co_code) else ""
 
 
 def _inside_loop(code: CodeType, offset: int) -> bool:
@@ -256,10 +300,9 @@ def _mode(*, configured: bool) -> str:
     return mode
 
 
-def _say_private(frame: FrameType, kind: str, *, repeated: bool, configured: bool) -> None:
-    mode = _mode(configured=configured)
-    if mode == "auto":
-        return
+def _complaint(frame: FrameType, kind: str, *, repeated: bool, configured: bool) -> Complaint | None:
+    if _mode(configured=configured) == "auto":
+        return None
     why = "was evaluated before in this process" if repeated else "makes a new object on each evaluation"
     example = _example_name(frame)
     message = (
@@ -267,25 +310,26 @@ def _say_private(frame: FrameType, kind: str, *, repeated: bool, configured: boo
         f" To share it, name it, as in {kind}(name={example!r});"
         f" to keep it private and hear no more of it, set {MODE_VARIABLE}=auto"
     )
-    if mode == "strict":
-        raise AmbiguousName(f"{frame.f_code.co_filename}:{frame.f_lineno}: {message}")
-    # The interpreter's own register of warnings says it once per call site.
-    warnings.warn_explicit(
-        message,
-        PrivateNameWarning,
-        frame.f_code.co_filename,
-        frame.f_lineno,
-        module=frame.f_globals.get("__name__", "<unknown>"),
-        registry=frame.f_globals.setdefault("__warningregistry__", {}),
-    )
+    module = frame.f_globals.get("__name__", "<unknown>")
+    registry = frame.f_globals.setdefault("__warningregistry__", {})
+    return Complaint(message, frame.f_code.co_filename, frame.f_lineno, module, registry)
+
+
+def _consumed(frame: FrameType) -> bool:
+    """Whether the object goes on into a larger expression, as in `Condition(Lock(), name="orders")`, which names it."""
+    if _attribute_store_after(frame.f_code, frame.f_lasti) is not None:
+        return False
+    following = _operation_after(frame.f_code, frame.f_lasti)
+    return not following.startswith(("STORE", "RETURN", "POP_TOP", "YIELD", "LIST_APPEND"))
 
 
 def _example_name(frame: FrameType) -> str:
     module = module_name(frame.f_globals) or "program"
     store = _store_after(frame.f_code, frame.f_lasti)
+    target = store.target if store else _attribute_store_after(frame.f_code, frame.f_lasti)
     # `self.lock = Lock()` in `Worker.__init__` suggests "module.Worker.lock".
     owner = "" if frame.f_code.co_name == "<module>" else frame.f_code.co_qualname.replace(".<locals>", "") + "."
-    return f"{module}.{owner.replace('__init__.', '')}{store.target if store else 'lock'}"
+    return f"{module}.{owner.replace('__init__.', '')}{target or 'lock'}"
 
 
 def _place(frame: FrameType) -> str:

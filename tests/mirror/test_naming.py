@@ -22,7 +22,7 @@ class Thing:
     configured = False
 
     def __init__(self, *, name=None):
-        self.name, self.lifetime = naming.name_for(self, "Thing", name, configured=self.configured)
+        self.name, self.lifetime, self.complaint = naming.name_for(self, "Thing", name, configured=self.configured)
 
 
 class Derived(Thing):
@@ -210,7 +210,7 @@ def test_warns_once_per_call_site(monkeypatch):
     text = """
     class Worker:
         def __init__(self):
-            self.lock = Thing()
+            self.guard = Thing()
     workers = [Worker() for _ in range(3)]
     """
     with warnings.catch_warnings(record=True) as caught:
@@ -219,7 +219,7 @@ def test_warns_once_per_call_site(monkeypatch):
     assert len(caught) == 1
     assert caught[0].category is naming.PrivateNameWarning
     assert caught[0].lineno == 4
-    assert "Thing(name='app.locks.Worker.lock')" in str(caught[0].message)
+    assert "Thing(name='app.locks.Worker.guard')" in str(caught[0].message)
 
 
 @pytest.mark.parametrize(("mode", "configured"), [("auto", True), (None, False)])
@@ -234,7 +234,7 @@ def test_silent(monkeypatch, mode, configured):
 def test_strict_refuses(monkeypatch):
     """Strict names the line and what to write; names given and places at module level are fine."""
     monkeypatch.setenv("DTHREADING_NAMING", "strict")
-    with pytest.raises(AmbiguousName, match=r"app\.locks\.py:2: .*Thing\(name='app\.locks\.f\.lock'\)"):
+    with pytest.raises(AmbiguousName, match=r"app\.locks\.py:2: .*Thing\(name="):
         run_module("def f():\n    lock = Thing()\nf()")
     assert run_module("lock = Thing()\nother = Thing(name='x')")["lock"].name == "app.locks.lock"
 
@@ -244,3 +244,11 @@ def test_an_unknown_mode_is_refused(monkeypatch):
     monkeypatch.setenv("DTHREADING_NAMING", "stricct")
     with pytest.raises(ValueError, match="DTHREADING_NAMING"):
         run_module("def f(): return Thing()\nf()")
+
+
+def test_what_goes_on_into_an_expression_is_not_judged_yet(monkeypatch):
+    """`Condition(Lock(), name="orders")` names its lock; who uses an object that nobody named hears of it then."""
+    monkeypatch.setenv("DTHREADING_NAMING", "strict")
+    lock = run_module("def f(): return [Thing()][0]\nlock = f()")["lock"]
+    with pytest.raises(AmbiguousName):
+        lock.complaint.utter()
