@@ -34,7 +34,7 @@ SWAPS = {
 }
 LOCK = "index_words.database_lock"  # the name that `database_lock = threading.Lock()` gets by itself
 WORKERS = 4
-LEASE_S = 3.0
+LEASE_S = 3
 """How long the group waits for a silent client before it passes on what that one held. The default is longer."""
 
 PART_S = 240.0
@@ -116,7 +116,7 @@ class Group:
         folder = self._on.folder / f"replica-{self._addresses.index(address) + 1}"
         options = ["--listen", address, "--cluster", ",".join(self._addresses), "--data-dir", str(folder)]
         log = folder.with_suffix(".log")
-        return self._on.start(f"replica {address}", "-m", "replicas.cli", *options, "--lease", str(LEASE_S), log=log)
+        return self._on.start(f"replica {address}", "-m", "replicas.cli", *options, log=log)
 
     def wait_until_ready(self, deadline: float) -> None:
         for replica in self.replicas.values():
@@ -196,6 +196,7 @@ def run_on_three_replicas(*, kill: bool) -> Result:
     deadline = time.monotonic() + PART_S
     with stage() as on:
         program = swap_imports(on.folder)
+        on.environment["DTHREADING_LEASE"] = str(LEASE_S)
         on.environment["DTHREADING_REDELIVER"] = "1"  # what a dead worker had taken is handed out again
         group = Group(on)
         group.wait_until_ready(deadline)

@@ -23,7 +23,7 @@ PURE = (
     "replicas/sessions.py",
     "replicas/replica.py",
     "replicas/commands.py",
-    "dthreading/session.py",
+    "dthreading/session/",
 )
 
 # What a pure module may not import: the clock, randomness, sockets, threads, and whatever brings them along.
