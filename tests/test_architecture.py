@@ -34,7 +34,7 @@ IMPURE_MODULES = frozenset({
 })  # fmt: skip
 
 # Names that a pure module may not use: they differ from process to process, or reach outside.
-IMPURE_CALLS = frozenset({"hash", "id", "open", "input", "print", "globals", "vars", "eval", "exec", "__import__"})
+IMPURE_CALLS = frozenset({"hash", "id", "open", "input", "print", "eval", "exec", "__import__"})
 
 # Pure modules may load these though they import something impure, because they take only its classes.
 HARMLESS = {"dthreading.errors": frozenset({"queue", "threading"})}
@@ -49,7 +49,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "replicas.cli": ("replicas", "=dthreading"),  # compares the versions of the two packages, and needs no more of it
     "dthreading.errors": (),
     "dthreading.wire": ("dthreading.wire", "dthreading.errors"),
-    "dthreading.session": ("dthreading.wire", "dthreading.errors"),
+    "dthreading.session": ("dthreading.session", "dthreading.wire", "dthreading.errors"),
     "dthreading": ("dthreading",),
 }
 
@@ -112,9 +112,8 @@ def imports_of(name: str) -> Iterator[Import]:
                 if level:
                     above = package.split(".")[: len(package.split(".")) - level + 1]
                     base = ".".join([*above, *([module] if module else [])])
-                for alias in names:
-                    full = f"{base}.{alias.name}"
-                    yield Import(full if full in SOURCES else base, node.lineno, in_function)
+                for target in {full if (full := f"{base}.{alias.name}") in SOURCES else base: None for alias in names}:
+                    yield Import(target, node.lineno, in_function)
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
                 in_function = True
         if is_type_checking(node):
