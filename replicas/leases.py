@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The leader's table of deadlines: who must be heard of by when. In memory only; no other file knows when a lease ends.
 
-Expiry itself is a log entry that apply judges (`commands.Expire`); this table only says when to propose one. Time here is
+Expiry itself is a log entry that apply judges (`commands.Expire`); this table only says when to propose one. Time
+here is
 *lease time*: the shell's clock less all the time this process was found to have slept through. A leader that was paused
 for a minute has not been listening for a minute, so nobody's silence in that minute counts against them.
 """
@@ -15,13 +16,16 @@ from typing import Final, Generic, TypeVar
 __all__ = ["LATE_MS", "Leases"]
 
 LATE_MS: Final = 200
-"""A tick later than this is a pause of the process, not the noise of a busy machine: its length is added to every deadline."""
+"""A tick later than this is a pause of the process, not the noise of a busy machine: its length is added to every
+deadline."""
 
 K = TypeVar("K", bound=Hashable)
 
 
 class Leases(Generic[K]):
-    """Deadlines of sessions (or namespaces). Renewing is O(1); the heap is corrected lazily when an old deadline comes up."""
+    """Deadlines of sessions (or namespaces). Renewing is O(1); the heap is corrected lazily when an old deadline
+    comes up.
+    """
 
     def __init__(self) -> None:
         # Invariant: each key of _deadlines has one valid entry in _heap, at or before its deadline: the one in _heaped.

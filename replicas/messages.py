@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 from dthreading.wire.codec import Codec
 from replicas import formation
 from replicas.paxos import messages as paxos
+from replicas.paxos.values import Ballot
 
 __all__ = ["Forward", "PeerMessage", "SnapshotPart", "SnapshotRequest", "Vouch", "Vouched", "codec"]
 
@@ -49,9 +50,12 @@ class SnapshotPart(NamedTuple):
     offset: int
     data: bytes
     last: bool
+    promised: Ballot
+    """At or above every ballot under which the snapshot's slots were chosen: the receiver promises it."""
 
 
-PeerMessage: TypeAlias = paxos.Message | formation.Message | Forward | Vouch | Vouched | SnapshotRequest | SnapshotPart
+PeerMessage: TypeAlias = paxos.PeerMessage | formation.FormationMessage | Forward | Vouch | Vouched | SnapshotRequest
+| SnapshotPart
 
 codec: Final[Codec[PeerMessage]] = Codec(
     {

@@ -23,7 +23,8 @@ from replicas.hosting import PENDING_PER_CONNECTION_MAX, Hosting
 from replicas.leases import LATE_MS, Leases
 from replicas.machine import Effects, Machine
 from replicas.messages import Forward, PeerMessage, SnapshotPart, SnapshotRequest, Vouch, Vouched
-from replicas.paxos import Configuration, Entry, EntryKind, Paxos
+from replicas.paxos.core import Paxos
+from replicas.paxos.types import NO_BALLOT, Ballot, Configuration, Entry, EntryKind, Record, Role
 
 __all__ = ["Replica", "ReplicaOutput", "SnapshotWork"]
 
@@ -56,7 +57,7 @@ class BeginSnapshot(NamedTuple):
 
     slot: int
     configuration: Configuration
-    chain: Any
+    chain: int
 
 
 class SnapshotChunk(NamedTuple):
@@ -76,6 +77,7 @@ class ServeSnapshot(NamedTuple):
 
     replica: int
     request: SnapshotRequest
+    promised: Ballot
 
 
 class KeepSnapshotPart(NamedTuple):
@@ -92,7 +94,7 @@ SnapshotWork: TypeAlias = BeginSnapshot | SnapshotChunk | FinishSnapshot | Serve
 class ReplicaOutput:
     """What the shell does next. `send_after_sync` leaves only when `persist` is durable; all else may go at once."""
 
-    persist: list[Any] = field(default_factory=list)
+    persist: list[Record] = field(default_factory=list)
     batch: int = 0
     send_now: list[tuple[int, PeerMessage]] = field(default_factory=list)
     send_after_sync: list[tuple[int, PeerMessage]] = field(default_factory=list)
@@ -145,6 +147,7 @@ class Replica:
         self._namespaces: Leases[str] = Leases()
         self._doomed: set[int] = set()
         self._waiting_reads: list[_Reading] = []
+        self._informed: set[int] = set()
         self._proposed = 0
         self._serving = False
         # The follower's side.
@@ -158,6 +161,7 @@ class Replica:
         self._bytes_since_snapshot = 0
         self._fetching: tuple[int, int, int] | None = None
         self._fetch_due_ms = 0
+        self._fetched_promise = NO_BALLOT
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -194,14 +198,15 @@ class Replica:
         """A message of another replica of the group."""
         match message:
             case Forward(bodies=bodies):
-                if self.paxos.is_leader:
+                if self._leads:
                     self._to_propose.extend(bodies)
+                    self._informed.add(source)
             case Vouch(session=session, beat=beat):
                 self._keepalive(_Vouching(source, session, beat, self._now_ms))
             case Vouched(session=session, beat=beat):
                 self._tell(session, wire.Alive(session, beat))
             case SnapshotRequest():
-                self._output.snapshot.append(ServeSnapshot(source, message))
+                self._output.snapshot.append(ServeSnapshot(source, message, self.paxos.promised))
             case SnapshotPart():
                 self._snapshot_part(source, message)
             case _:
@@ -225,12 +230,16 @@ class Replica:
             # After a pause the sockets are drained first: the keepalives in them may be what we are waiting for.
             self._expire()
         self._follow()
-        self._due_ms = now_ms + self.tick_interval_ms
+        self._due_ms = self.paxos.wake_ms
 
     @property
-    def tick_interval_ms(self) -> int:
-        """How often `tick` is to be called."""
-        return self.paxos.timing.tick_ms
+    def wake_ms(self) -> int:
+        """When `tick` is to be called at the latest; it is also to be called before what a turn of the loop brings in."""
+        return self.paxos.wake_ms
+
+    @property
+    def _leads(self) -> bool:
+        return self.paxos.role == Role.LEADER
 
     def synced(self, batch: int) -> None:
         """All that was to persist with this batch is durable."""
@@ -272,7 +281,7 @@ class Replica:
         """Whether `take` should be called again soon although nothing came in: a snapshot is being written, or a window
         was full.
         """
-        return self._snapshot is not None or bool(self._to_propose and self.paxos.is_leader)
+        return self._snapshot is not None or bool(self._to_propose and self._leads)
 
     # --- commands -------------------------------------------------------------------------------------------------
 
@@ -283,7 +292,7 @@ class Replica:
         if connection is not None and self._hosting.link(connection).pending > PENDING_PER_CONNECTION_MAX:
             reason = f"more than PENDING_PER_CONNECTION_MAX = {PENDING_PER_CONNECTION_MAX} commands on their way"
             self._hang_up(connection, reason)
-        if self.paxos.is_leader:
+        if self._leads:
             self._to_propose.append(body)
         elif self.paxos.leader is not None:
             self._forward([body])
@@ -293,9 +302,13 @@ class Replica:
         while queue:
             slot = self.paxos.propose(queue[0])
             if slot is None:
-                return
+                break
             self._proposed = slot
             queue.popleft()
+        for source in self._informed:
+            # Clients wait there for these answers: that follower is told as soon as they are chosen.
+            self.paxos.inform(source)
+        self._informed.clear()
 
     def _forward(self, bodies: list[bytes]) -> None:
         leader = self.paxos.leader
@@ -318,7 +331,7 @@ class Replica:
         outgoing.append((leader, Forward(tuple(batch))))
 
     def _forward_all(self) -> None:
-        if self._hosting.pending_count and self.paxos.leader is not None and not self.paxos.is_leader:
+        if self._hosting.pending_count and self.paxos.leader is not None and not self._leads:
             self._forward(list(self._hosting.pending))
 
     def _apply(self, entry: Entry) -> None:
@@ -331,7 +344,7 @@ class Replica:
             if self._hosting.pending_count:
                 self._forward_due_ms = self._now_ms + FORWARD_RETRY_MS
         self._spread(effects, connection)
-        if entry.kind == EntryKind.LEADS and self.paxos.is_leader:
+        if entry.kind == EntryKind.LEADS and self._leads:
             self._begin_serving()
 
     def _spread(self, effects: Effects, connection: int | None) -> None:
@@ -407,7 +420,7 @@ class Replica:
         if self._serving:
             if vouching.session not in self._doomed:
                 self.paxos.confirm(vouching)
-        elif vouching.source is None and self.paxos.leader is not None and not self.paxos.is_leader:
+        elif vouching.source is None and self.paxos.leader is not None and not self._leads:
             self._output.send_now.append((self.paxos.leader, Vouch(vouching.session, vouching.beat)))
 
     def _read(self, reading: _Reading) -> None:
@@ -461,7 +474,7 @@ class Replica:
             self._leaderless_since_ms = self._now_ms
             return
         self._leaderless_since_ms = None
-        if self.paxos.is_leader:
+        if self._leads:
             self._to_propose.extend(self._hosting.pending)
         else:
             self._forward_all()
@@ -489,13 +502,13 @@ class Replica:
 
     # --- snapshots ------------------------------------------------------------------------------------------------
 
-    def snapshot_saved(self, slot: int, chain: Any) -> None:
+    def snapshot_saved(self, slot: int, chain: int) -> None:
         """The shell has made the snapshot of `slot` durable: the log up to it can go."""
         assert slot > self._snapshot_slot
         self._snapshot_slot = slot
         self.paxos.compact(slot, chain)
 
-    def snapshot_installed(self, slot: int, configuration: Configuration, chain: Any, machine: Machine) -> None:
+    def snapshot_installed(self, slot: int, configuration: Configuration, chain: int, machine: Machine) -> None:
         """The shell has stored a peer's snapshot durably and restored the machine from it."""
         self._fetching = None
         if slot <= self.machine.applied:
@@ -505,7 +518,7 @@ class Replica:
         self._snapshot = None
         self._snapshot_slot = slot
         self._since_snapshot = self._bytes_since_snapshot = 0
-        self.paxos.installed(slot, configuration, chain)
+        self.paxos.installed(slot, configuration, chain, self._fetched_promise)
         # Answers that fell into the gap were never sent from here: each is sent (again); clients ignore what they know.
         for session in self._hosting.sessions:
             if session not in machine.sessions:
@@ -555,6 +568,7 @@ class Replica:
             else:
                 self._fetching = None
                 return
+        self._fetched_promise = max(self._fetched_promise, part.promised)
         self._output.snapshot.append(KeepSnapshotPart(source, part))
         self._fetching = (source, part.slot, part.offset + len(part.data))
         if not part.last:
@@ -567,7 +581,7 @@ class Replica:
         paxos = self.paxos
         return {
             "replica": paxos.replica,
-            "role": "leader" if paxos.is_leader else "follower",
+            "role": "leader" if self._leads else "follower",
             "leader": paxos.leader,
             "ballot": list(paxos.ballot),
             "chosen": paxos.chosen,
