@@ -49,10 +49,11 @@ class Host(Protocol):
     """What the connections need of the daemon around them."""
 
     def now_s(self) -> float: ...
+    def came(self) -> None: ...
     def welcome(self) -> Welcome: ...
     def client_said(self, connection: int, message: ToReplica, body: bytes) -> None: ...
     def client_gone(self, connection: int) -> None: ...
-    def asked(self, query: Query) -> Answer: ...
+    def asked(self, connection: int, query: Query, body: bytes) -> None: ...
     def replica_came(self, connection: Connection) -> None: ...
 
 
@@ -82,14 +83,20 @@ class Clients:
     def send(self, number: int, message: ToClient) -> None:
         """To the client of connection `number`, if it is still there."""
         connection = self._clients.get(number)
-        if connection is not None:
-            connection.send(encode(message))
+        if connection is None:
+            return
+        body = encode(message)
+        if len(body) > limits.FRAME_BYTES_MAX:
+            assert isinstance(message, Answer), f"a {type(message).__name__} of {len(body)} bytes"
+            body = encode(Answer(message.number, {"error": "the answer is too large: ask for less (by name)"}))
+        connection.send(body)
 
     def hang_up(self, number: int, reason: str) -> None:
-        """The replica wants this client gone."""
+        """The replica wants this client gone; with a reason, that goes to the log."""
         connection = self._clients.get(number)
         if connection is not None:
-            self.complain(connection, reason)
+            if reason:
+                self.complain(connection, reason)
             connection.hang_up()
 
     def move_on(self, reason: str) -> None:
@@ -122,6 +129,7 @@ class Clients:
     def came(self, connection: _Accepted) -> None:
         self._all.add(connection)
         self._strangers[connection] = self.host.now_s() + HANDSHAKE_S
+        self.host.came()
         if len(self._all) <= self._most:
             return
         # A stranger makes room before anybody who showed that he may be here.
@@ -200,4 +208,4 @@ class _Accepted(Connection):
         message = decode(body)
         if not isinstance(message, Query):
             raise ProtocolError(f"{type(message).__name__} from an operator")
-        self.send(encode(self._clients.host.asked(message)))
+        self._clients.host.asked(self.number, message, body)

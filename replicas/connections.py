@@ -29,15 +29,22 @@ _buffer: Final = memoryview(bytearray(READ_BYTES))
 
 
 class Outgoing:
-    """The connections that have something to say this turn; `flush` writes each of them once."""
+    """The connections that have something to say; `flush` writes each of them once.
 
-    __slots__ = ("_waiting",)
+    A turn of the daemon sets `held` and flushes when it sees fit; outside of turns what was said leaves soon by itself.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_loop", "_waiting", "held")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._waiting: list[Connection] = []
+        self.held = False
 
     def add(self, connection: Connection) -> None:
-        """`connection` got its first frame of this turn."""
+        """`connection` got its first frame since the last flush."""
+        if not self._waiting and not self.held:
+            self._loop.call_soon(self.flush)
         self._waiting.append(connection)
 
     def flush(self) -> None:

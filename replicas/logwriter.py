@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of records to the disk: batches wait here while one is being written, and all that waited go in the next sync.
+"""The way of records to the disk: batches wait here while one is written, and all that waited go in the next sync.
 
-The only owner of the log's thread. Never are two syncs in flight, so the disk sees batches in the order of their making;
-and messages that depend on a batch leave only when it, and every one before it, is durable.
+The only owner of the log's thread. Never are two syncs in flight, so the disk sees batches in the order of their
+making; and messages that depend on a batch leave only when it, and every one before it, is durable.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import queue
 import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from replicas.storage.files import StorageFailed
 
 if TYPE_CHECKING:
     import asyncio
@@ -59,7 +61,7 @@ class LogWriter:
         log: Log | None,
         loop: asyncio.AbstractEventLoop,
         synced: Callable[[int, list[tuple[int, PeerMessage]]], None],
-        failed: Callable[[OSError], None],
+        failed: Callable[[StorageFailed], None],
     ) -> None:
         self._log = log
         self._loop = loop
@@ -123,7 +125,7 @@ class LogWriter:
         began_s = self._loop.time()
         try:
             self._write(batch)
-        except OSError as error:
+        except StorageFailed as error:
             self._give_up(error)
             return False
         ended_s = self._loop.time()
@@ -141,7 +143,7 @@ class LogWriter:
         while (batch := self._work.get()) is not None:
             try:
                 self._write(batch)
-            except OSError as error:
+            except StorageFailed as error:
                 self._loop.call_soon_threadsafe(self._give_up, error)
                 return
             self._loop.call_soon_threadsafe(self._written, batch)
@@ -154,7 +156,7 @@ class LogWriter:
         if not self._broken:
             self._synced(batch.number, batch.messages)
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: StorageFailed) -> None:
         # A sync that failed may have lost pages that a second one would report as written: it is never tried again.
         self._broken = True
         self._failed(error)

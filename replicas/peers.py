@@ -240,7 +240,7 @@ class _Dialed(Connection):
             self.set_option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX)
         self.limit_unread(UNREAD_BYTES_MAX)
         self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_S, self._too_slow)
-        self._now(encode(self._connector.hello()))
+        self.send(encode(self._connector.hello()))
 
     def lost(self) -> None:
         if self._deadline is not None:
@@ -257,11 +257,6 @@ class _Dialed(Connection):
     def resume_writing(self) -> None:
         self.clogged = False
 
-    def _now(self, body: bytes) -> None:
-        # The handshake happens between turns of the daemon, so nobody else would flush it.
-        self.send(body)
-        self.flush()
-
     def _too_slow(self) -> None:
         self._why = f"it did not finish the handshake within {HANDSHAKE_S:g} s"
         self.cut()
@@ -274,7 +269,7 @@ class _Dialed(Connection):
                 except NotAuthenticated:
                     raise ProtocolError("it could not prove that it knows our secret (--secret-file)") from None
                 self.got = self._welcomed
-                self._now(encode(proof))
+                self.send(encode(proof))
             case message:
                 self._refused(message)
 
@@ -285,7 +280,7 @@ class _Dialed(Connection):
                 self._deadline.cancel()
                 self.got = self._spoke
                 self._why = ""
-                self._now(_introductions.encode(self._dialer.peers.host.introduction(self._dialer.replica)))
+                self.send(_introductions.encode(self._dialer.peers.host.introduction(self._dialer.replica)))
                 self._dialer.up(self)
             case message:
                 self._refused(message)

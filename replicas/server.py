@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's loop: all I/O of a replica and none of its decisions. The only clock and the only source of luck here.
+
+One turn of the loop: what the sockets gave is stepped into the sans-IO core as it comes; then, once, `take`: what may
+leave at once leaves in one write for each connection, what must be durable goes to the disk in one sync, and what depends
+on that leaves after it. A disk is waited for by nobody but the messages that depend on it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from dthreading.errors import ProtocolError
+from dthreading.wire.messages import Answer, MoveOn, Query, ToReplica, Welcome
+from replicas.clients import Clients
+from replicas.connections import Connection, Outgoing
+from replicas.journal import Muffler
+from replicas.logwriter import LogWriter
+from replicas.paxos.types import Role
+from replicas.peers import Introduction, Peers
+from replicas.snapshotting import SnapshotKeeper
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from replicas.machine import Machine
+    from replicas.messages import PeerMessage, SnapshotPart
+    from replicas.options import Options
+    from replicas.replica import Replica, ReplicaOutput
+    from replicas.storage import MemoryStorage, SnapshotHeader, Storage, StorageFailed
+
+__all__ = ["Daemon", "now_ms"]
+
+TAKES_MAX: Final = 16
+"""How often one turn asks the core for more: a sync made in the loop makes more, and a turn must end for the sockets."""
+
+PAUSE_S: Final = 0.001
+"""Before a turn that only the core wishes for (its window is full): what it waits for comes by a socket, and sooner."""
+
+
+def now_ms() -> int:
+    """The clock of everything here: monotonic, so no step of the wall clock removes a healthy replica or client."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Daemon:
+    """One replica between its sockets, its disk and its clock.
+
+    Args:
+        options: the operator's choices, with the address that is really listened on.
+        storage: open.
+        secret: what guards TCP; None when nothing listens there.
+        connections_max: what the descriptors allow.
+        failed: called once, when the disk has failed; nothing leaves this replica after that.
+
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        storage: Storage | MemoryStorage,
+        secret: bytes | None,
+        connections_max: int,
+        loop: asyncio.AbstractEventLoop,
+        failed: Callable[[str], None],
+    ) -> None:
+        self.core: Replica | None = None
+        """None until the group is formed."""
+        self.options = options
+        self.storage = storage
+        self._loop = loop
+        self._report_failure = failed
+        self._chance = random.SystemRandom().random
+        self._outgoing = Outgoing(loop)
+        muffler = Muffler()
+        self.clients = Clients(self, self._outgoing, secret, muffler, connections_max)
+        self.peers = Peers(self, self._outgoing, muffler, loop, lambda address: None if address.path else secret)
+        self.log = LogWriter(None if options.memory else storage, loop, self._synced, self.disk_failed)
+        self.snapshots = SnapshotKeeper(storage, loop, self)
+        # Invariant: once this is set, nothing is stepped, sent or written any more.
+        self._failed = False
+        self._turn_due = False
+        self._in_turn = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    # --- what the sockets bring (Host of clients.py and peers.py)
+
+    def now_s(self) -> float:
+        return time.monotonic()
+
+    def luck(self) -> float:
+        return self._chance()
+
+    def came(self) -> None:
+        """A stranger has connected: somebody must look whether he ever says who he is."""
+        if self._sweeper is None:
+            self._sweep()
+
+    def welcome(self) -> Welcome:
+        core = self.core
+        servers = tuple(map(str, self.options.cluster))
+        if core is None:
+            return Welcome("", self.options.replica, "", servers)
+        return Welcome(core.paxos.configuration.cluster, core.paxos.replica, core.leader_address, servers)
+
+    def client_said(self, connection: int, message: ToReplica, body: bytes) -> None:
+        core = self.core
+        if core is None:
+            self.clients.send(connection, MoveOn("the group is not formed yet: not all of its replicas are up"))
+            self.clients.hang_up(connection, "")
+            return
+        self._wake()
+        core.client_said(connection, message, body)
+
+    def client_gone(self, connection: int) -> None:
+        if self.core is not None and not self._failed:
+            self._wake()
+            self.core.client_gone(connection)
+
+    def asked(self, connection: int, query: Query, body: bytes) -> None:
+        if query.question == "status":
+            self.clients.send(connection, Answer(query.number, self.status()))
+        elif self.core is None:
+            raise ProtocolError("the group is not formed yet")
+        else:
+            self.client_said(connection, query, body)
+
+    def replica_came(self, connection: Connection) -> None:
+        self.peers.came(connection)
+
+    def peer_said(self, source: int, message: PeerMessage) -> None:
+        if self.core is not None:
+            self._wake()
+            self.core.peer_said(source, message)
+
+    def link_up(self, replica: int) -> None:
+        if self.core is not None:
+            self._wake()
+            self.core.peer_linked(replica)
+
+    # --- the turn
+
+    def _wake(self) -> None:
+        """Something is about to be stepped in: time goes first, and a turn follows when the sockets are drained."""
+        if self._turn_due:
+            return
+        self._turn_due = True
+        assert self.core is not None
+        self.core.tick(now_ms())
+        self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        if self._failed or self.core is None:
+            return
+        self._in_turn = self._outgoing.held = True
+        for _ in range(TAKES_MAX):
+            output = self.core.take()
+            self._send(self.core, output)
+            self.log.add(output.batch, output.persist, output.send_after_sync)
+            if not self.log.go(here=self._write_here):
+                break
+        else:
+            self._loop.call_soon(self._turn)
+        self._in_turn = self._outgoing.held = False
+        self._outgoing.flush()
+        self._plan_next()
+
+    def _send(self, core: Replica, output: ReplicaOutput) -> None:
+        send = self.peers.send
+        for replica, message in output.send_now:
+            send(replica, message)
+        for connection, reply in output.to_clients:
+            self.clients.send(connection, reply)
+        for connection, reason in output.hang_up:
+            self.clients.hang_up(connection, reason)
+        for work in output.snapshot:
+            self.snapshots.do(work, core.machine.digest)
+        # Before the disk: a leader's Accepts travel while it writes, and no heartbeat waits for a sync.
+        self._outgoing.flush()
+
+    @property
+    def _write_here(self) -> bool:
+        """Whether to sync in the loop. A leader has better to do meanwhile; others, and a group of one, save two switches."""
+        assert self.core is not None
+        return len(self.options.cluster) == 1 or self.core.paxos.role != Role.LEADER
+
+    def _synced(self, batch: int, messages: list[tuple[int, PeerMessage]]) -> None:
+        assert self.core is not None
+        if batch:
+            self.core.synced(batch)
+        for replica, message in messages:
+            self.peers.send(replica, message)
+        if not self._in_turn:
+            # The thread has finished: what waited for it goes now, and what came meanwhile goes to the disk.
+            self._turn()
+
+    def _plan_next(self) -> None:
+        core = self.core
+        assert core is not None
+        due_s = core.wake_ms / 1000
+        if core.wants_turn:
+            due_s = min(due_s, self._loop.time() + PAUSE_S)
+        if self._timer is not None:
+            if self._timer.when() <= due_s:
+                return  # It looks again when it fires; moving it at each heartbeat would cost more.
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due_s, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        if not self._failed and self.core is not None:
+            self._wake()
+
+    def _sweep(self) -> None:
+        due_s = self.clients.sweep()
+        self._sweeper = None if due_s is None else self._loop.call_at(due_s + 0.1, self._sweep)
+
+    # --- what the disk brings (Host of snapshotting.py)
+
+    def snapshot_saved(self, slot: int, chain: int) -> None:
+        if self.core is not None and not self._failed:
+            self._wake()
+            self.core.snapshot_saved(slot, chain)
+
+    def snapshot_installed(self, header: SnapshotHeader, machine: Machine) -> None:
+        if self.core is not None and not self._failed:
+            self._wake()
+            self.core.snapshot_installed(header.slot, header.configuration, header.chain, machine)
+
+    def snapshot_part(self, replica: int, part: SnapshotPart) -> None:
+        if not self._failed:
+            self.peers.send(replica, part)
+
+    def disk_failed(self, error: StorageFailed) -> None:
+        self.stop_dead()
+        self._report_failure(str(error))
+
+    def stop_dead(self) -> None:
+        """Nothing leaves from here on: what this replica would say might not be true."""
+        self._failed = True
+
+    # --- for people
+
+    def status(self) -> dict[str, Any]:
+        """What `dthreading status` shows of this replica."""
+        options = self.options
+        about: dict[str, Any] = {
+            "address": str(options.listen),
+            "servers": list(map(str, options.cluster)),
+            "durable": not options.memory,
+            "directory": "" if options.memory else str(options.data_dir),
+            "log_bytes": self.storage.log_bytes,
+            "snapshot_bytes": self.storage.snapshot.size if self.storage.snapshot is not None else 0,
+            "linked": list(self.peers.linked),
+        }
+        if self.core is None:
+            return {**about, "replica": options.replica, "role": "forming", "leader": None, "cluster": ""}
+        return {**self.core.status(), **about, "cluster": self.core.paxos.configuration.cluster}

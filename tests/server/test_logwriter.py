@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches reach the disk in order, one at a time, and nothing that depends on one leaves before it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from replicas import logwriter
+from replicas.logwriter import LogWriter
+from replicas.storage.files import StorageFailed
+
+
+class Disk:
+    """Records what was synced; holds every sync while `gate` is closed."""
+
+    def __init__(self) -> None:
+        self.durable: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.inside = 0
+        self.error: StorageFailed | None = None
+        self._batch: list[int] = []
+
+    def append(self, records: list[int]) -> None:
+        self._batch = list(records)
+
+    def sync(self) -> None:
+        self.inside += 1
+        assert self.inside == 1, "two syncs in flight"
+        self.entered.release()
+        assert self.gate.wait(10)
+        self.inside -= 1
+        if self.error is not None:
+            raise self.error
+        self.durable.append(self._batch)
+
+
+class Bench:
+    def __init__(self, disk: Disk | None) -> None:
+        self.disk = disk
+        self.synced: list[tuple[int, list]] = []
+        self.failures: list[StorageFailed] = []
+        self.changed = asyncio.Event()
+        self.writer = LogWriter(disk, asyncio.get_running_loop(), self._synced, self._failed)
+
+    def _synced(self, batch: int, messages: list) -> None:
+        self.synced.append((batch, messages))
+        self.changed.set()
+
+    def _failed(self, error: StorageFailed) -> None:
+        self.failures.append(error)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self.changed.clear()
+            await asyncio.wait_for(self.changed.wait(), 10)
+
+
+def test_what_comes_during_a_sync_goes_in_the_next_one_together() -> None:
+    async def story() -> None:
+        disk = Disk()
+        bench = Bench(disk)
+        disk.gate.clear()
+        bench.writer.add(1, [1], [(2, "a")])
+        assert not bench.writer.go(here=False)
+        bench.writer.add(2, [2], [(2, "b")])
+        bench.writer.add(3, [3, 4], [(3, "c")])
+        assert not bench.writer.go(here=False)
+        assert bench.synced == []
+        disk.gate.set()
+        await bench.until(lambda: len(bench.synced) == 1)
+        assert bench.synced == [(1, [(2, "a")])]
+        assert not bench.writer.idle
+        bench.writer.go(here=False)
+        await bench.until(lambda: len(bench.synced) == 2)
+        assert bench.synced[1] == (3, [(2, "b"), (3, "c")])
+        assert disk.durable == [[1], [2, 3, 4]]
+        assert bench.writer.idle
+        bench.writer.close()
+
+    asyncio.run(story())
+
+
+def test_a_message_without_records_still_waits_for_the_batches_before_it() -> None:
+    """An acknowledgement repeated for a lost one speaks of entries that may be on their way to the disk."""
+
+    async def story() -> None:
+        disk = Disk()
+        bench = Bench(disk)
+        disk.gate.clear()
+        bench.writer.add(1, [1], [])
+        bench.writer.go(here=False)
+        bench.writer.add(0, [], [(2, "late")])
+        assert not bench.writer.go(here=False)
+        assert bench.synced == []
+        disk.gate.set()
+        await bench.until(lambda: len(bench.synced) == 1)
+        assert bench.writer.go(here=False)
+        assert bench.synced[1] == (0, [(2, "late")])
+        bench.writer.close()
+
+    asyncio.run(story())
+
+
+def test_a_slow_disk_is_moved_to_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that waits for a disk answers no heartbeat, so writing in the loop is for as long as the disk is fast."""
+    monkeypatch.setattr(logwriter, "SLOW_S", -1.0)
+
+    async def story() -> None:
+        disk = Disk()
+        bench = Bench(disk)
+        bench.writer.add(1, [1], [])
+        assert bench.writer.go(here=True), "fast so far: written before the return"
+        bench.writer.add(2, [2], [])
+        assert not bench.writer.go(here=True), "every sync counts as slow here"
+        await bench.until(lambda: len(bench.synced) == 2)
+        bench.writer.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_after_a_failed_sync_nothing_is_written_or_said(here: bool) -> None:
+    async def story() -> None:
+        disk = Disk()
+        disk.error = StorageFailed("the disk is gone")
+        bench = Bench(disk)
+        bench.writer.add(1, [1], [(2, "a")])
+        assert not bench.writer.go(here=here)
+        await bench.until(lambda: bool(bench.failures))
+        bench.writer.add(2, [2], [(2, "b")])
+        assert not bench.writer.go(here=here)
+        assert bench.synced == []
+        assert disk.durable == []
+        bench.writer.close()
+
+    asyncio.run(story())
+
+
+def test_memory_only_is_durable_at_once() -> None:
+    async def story() -> None:
+        bench = Bench(None)
+        bench.writer.add(1, [1], [(2, "a")])
+        assert bench.writer.go(here=False)
+        assert bench.synced == [(1, [(2, "a")])]
+
+    asyncio.run(story())
