@@ -54,8 +54,9 @@ class SnapshotPart(NamedTuple):
     """At or above every ballot under which the snapshot's slots were chosen: the receiver promises it."""
 
 
-PeerMessage: TypeAlias = paxos.PeerMessage | formation.FormationMessage | Forward | Vouch | Vouched | SnapshotRequest
-| SnapshotPart
+PeerMessage: TypeAlias = (
+    paxos.PeerMessage | formation.FormationMessage | Forward | Vouch | Vouched | SnapshotRequest | SnapshotPart
+)
 
 codec: Final[Codec[PeerMessage]] = Codec(
     {
