@@ -234,7 +234,7 @@ class Replica:
 
     @property
     def wake_ms(self) -> int:
-        """When `tick` is to be called at the latest; it is also to be called before what a turn of the loop brings in."""
+        """When `tick` is due at the latest; it is also called before what a turn of the loop brings in."""
         return self.paxos.wake_ms
 
     @property
