@@ -179,10 +179,11 @@ class Formation:
             return
         for other in others:
             if self._heard[other].addresses != self._addresses:
+                theirs, ours = ", ".join(self._heard[other].addresses), ", ".join(self._addresses)
                 self._notice(
-                    f"Replica {other} was started with another list of members ({',
-                    '.join(self._heard[other].addresses)})" f" than this one ({', '.join(self._addresses)}): all must
-                    be given the same list." )
+                    f"Replica {other} was started with the members {theirs}, this one with {ours}: all must be given"
+                    " the same list."
+                )
                 return
         if self.replica == 1:
             self._move(Phase.PREPARED, self._draw_up())
@@ -198,13 +199,15 @@ class Formation:
         own = [member for member in configuration.members if member.id == self.replica]
         if not own or own[0].incarnation != self._incarnation:
             self._refuse(
-                f"The group {configuration.cluster} exists already, and this replica's data directory is empty: the
-                data" f" of replica {self.replica} is gone, so it must not vote again, and is to be replaced under a
-                new id." )
+                f"The group {configuration.cluster} exists already, and this replica's data directory is empty: the"
+                f" data of replica {self.replica} is gone, so it must not vote again, and is to be replaced under a new"
+                " id."
+            )
         elif tuple(member.address for member in configuration.members) != self._addresses:
+            theirs = ", ".join(member.address for member in configuration.members)
             self._notice(
-                f"The group is being formed of {', '.join(member.address for member in configuration.members)}, but
-                this" f" replica was started with {', '.join(self._addresses)}: all must be given the same list."
+                f"The group is being formed of {theirs}, but this replica was started with"
+                f" {', '.join(self._addresses)}: all must be given the same list."
             )
         else:
             self._move(Phase.PREPARED, configuration)
@@ -227,8 +230,8 @@ class Formation:
                 )
             elif census.phase == Phase.EMPTY and census.incarnation != self._member(other).incarnation:
                 self._notice(
-                    f"Replica {other} lost its data while the group was being formed: nothing was served yet, so clear
-                    the" " data directories of all members and start them again."
+                    f"Replica {other} lost its data while the group was being formed: unless another member is formed"
+                    " already, clear the data directories of all members and start them again."
                 )
 
     def _move(self, phase: Phase, configuration: Configuration) -> None:

@@ -260,7 +260,7 @@ class Agent:
         candidacy = self._candidacy
         if self._leadership is not None:
             if message.promised > self._leadership.ballot:
-                # That member promised in somebody's failed candidacy: without a ballot above it, it is shut out for ever.
+                # It promised in somebody's failed candidacy: without a ballot above that, it is shut out for ever.
                 self._prepare(transfer=False)
         elif candidacy is not None:
             if message.chosen > self._known:
