@@ -160,38 +160,36 @@ class _Reader:
         return None
 
     def _judge_end(self, index: int, data: bytes) -> None:
+        """Judges the batch that was wanted and not found. It may stand where the log ends, or open a later segment."""
         state = self._state
         wanted = state.number + 1
         reached: tuple[int, bytes, int] | None = None
+        others: list[tuple[int, int, int]] = []
         for place in self._places(index, data):
-            _, place_data, position = place
+            place_index, place_data, position = place
             for at in range(position, len(place_data), SECTOR):
-                if batches.proves_durable(place_data, at, wanted):
-                    state.rot = f"batch {wanted} of its log was durable and cannot be read in {segment_name(index)}"
-                    return
-            if reached is None and position < len(place_data) and not batches.is_blank(place_data, position):
-                reached = place
-        if reached is not None:
-            self._judge(wanted, *reached)
+                if batches.is_blank(place_data, at):
+                    continue
+                if at == position and reached is None:
+                    reached = place
+                stamp = batches.stamp_at(place_data, at)
+                if stamp != wanted:
+                    others.append((place_index, at, stamp))
+        verdict, header = batches.judge(reached[1], reached[2], wanted) if reached is not None else (Verdict.TORN, None)
+        if _was_durable(wanted, others, reached, header):
+            state.rot = f"batch {wanted} of its log was durable and cannot be read in {segment_name(index)}"
+        elif verdict is Verdict.ROT:
+            state.rot = f"the last batch of its log (number {wanted}) does not even tell any more what it promised"
+        elif verdict is Verdict.DOUBTFUL:
+            assert reached is not None
+            assert header is not None
+            state.lost = self._salvage(reached[0], header, batches.salvage(reached[1], reached[2], header))
+        # What is torn was never acknowledged: as if it had not been written.
 
     def _places(self, index: int, data: bytes) -> Iterator[tuple[int, bytes, int]]:
-        """Where the wanted batch may have been put: where the log ends, or where a later segment begins."""
         yield index, data, self._state.position
         for later in self._rest:
             yield later, load_segment(self._disk, later), 0
-
-    def _judge(self, wanted: int, index: int, data: bytes, position: int) -> None:
-        verdict, header = batches.judge(data, position, wanted)
-        match verdict:
-            case Verdict.TORN:
-                pass  # never acknowledged: as if it had not been written
-            case Verdict.DOUBTFUL:
-                assert header is not None
-                self._state.lost = self._salvage(index, header, batches.salvage(data, position, header))
-            case Verdict.ROT:
-                self._state.rot = (
-                    f"the last batch of its log (number {wanted}) does not even tell any more what it promised"
-                )
 
     def _salvage(self, index: int, header: Header, body: bytes) -> Lost:
         # Each slot stands in a batch at most once, so a record that is whole is the slot's last word whatever follows
@@ -203,3 +201,18 @@ class _Reader:
         doubted = sorted(state.doubtful.intersection(slots))
         saved = [state.entries[slot] for slot in sorted(told - state.doubtful) if slot > state.floor]
         return Lost(index, header, saved, doubted)
+
+
+def _was_durable(
+    wanted: int, others: list[tuple[int, int, int]], reached: tuple[int, bytes, int] | None, header: Header | None
+) -> bool:
+    """Whether something was written after batch `wanted`: `others` are the sectors that are not stamped as its own.
+
+    Where its extent is known, anything beyond it was. Else (a power cut may have left any part of it) a later stamp
+    must say so.
+    """
+    if reached is None or header is None:
+        return any(stamp > wanted for _, _, stamp in others)
+    index, _, position = reached
+    extent = range(position, position + header.sectors * SECTOR)
+    return any(not (other == index and at in extent) for other, at, _ in others)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A disk that lives in memory and keeps no more than POSIX promises: the simulator's, and that of the storage tests.
 
-What was not synced is at the mercy of `crash`: each sector written since its file's last sync may come out as any of the
-versions it has had, each change of a name since the directory's last sync may or may not have happened, and a file that
-grew may be short again. All luck comes from the generator that is handed in, so a seed repeats everything.
+What was not synced is at the mercy of `crash`: each sector written since its file's last sync may come out as any of
+the versions it has had, each change of a name since the directory's last sync may or may not have happened, and a file
+that grew may be short again. All luck comes from the generator that is handed in, so a seed repeats everything.
 
 Faults to order: `cut_power_after` (the power goes during that operation, which may have happened in part), `fail_after`
-(that write or sync raises EIO, and the system then believes, as Linux does, that the disk has what it has not), `capacity`
-(ENOSPC beyond it), and `flip` for a bit that rots at rest.
+(that write or sync raises EIO, and the system then believes, as Linux does, that the disk has what it has not),
+`capacity` (ENOSPC beyond it), and `flip` for a bit that rots at rest.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class SimulatedFile:
 
     def write_durable(self, offset: int, data: bytes) -> None:
         assert offset + len(data) <= len(self._inode.data), "a durable write must not make a file grow"
-        if self._disk.is_fateless:  # nobody can look between the write and the sync
+        if self._disk.is_fateless and not self._inode.poisoned:  # nobody can look between the write and the sync
             self._check()
             self._disk.operations += 2
             self._inode.put(offset, data)
