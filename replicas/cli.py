@@ -67,11 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = options.parse(sys.argv[1:] if argv is None else argv, os.environ)
     except options.BadOptions as error:
         return _refuse(str(error))
-    from replicas import server  # noqa: PLC0415
+    from replicas import running  # noqa: PLC0415
 
     try:
-        return server.run(chosen)
-    except server.CannotServe as error:
+        return running.run(chosen)
+    except options.BadOptions as error:
+        return _refuse(str(error))
+    except running.CannotServe as error:
         return _refuse(str(error), error.code)
 
 

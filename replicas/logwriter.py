@@ -35,6 +35,10 @@ class Log(Protocol):
     def sync(self) -> None: ...
 
 
+CLOSE_S: Final = 2.0
+"""How long the end waits for a write under way: a disk that hangs must not keep the process."""
+
+
 class _Batch:
     """What goes to the disk in one sync."""
 
@@ -118,7 +122,7 @@ class LogWriter:
         """End the thread after what it is writing; call it when `idle`, or when the process gives up."""
         if self._thread is not None:
             self._work.put(None)
-            self._thread.join()
+            self._thread.join(CLOSE_S)
             self._thread = None
 
     def _write_here(self, batch: _Batch) -> bool:

@@ -36,9 +36,6 @@ GROUP_SIZES: Final = (1, 3, 5, 7)
 CONNECTIONS_MAX: Final = 16_000
 """Connections a replica holds at one time: a descriptor and about 4 KB each. Ten thousand idle ones must be no harm."""
 
-SNAPSHOT_EVERY: Final = 100_000
-"""Applied entries between two snapshots: what bounds the log on disk and the time a restart takes."""
-
 EMBEDDED_IDLE_S: Final = 5.0
 """How long an idle and empty embedded group stays: longer than the gap between two runs of a script under edit."""
 
@@ -48,7 +45,7 @@ EMBEDDED_SOCKET: Final = "socket"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 LEASE_S: Final = 10.0
-"""The lease of a session that did not ask for one of its own."""
+"""How long automatic objects outlive the last session of their namespace: by default as long as a lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +65,10 @@ class Options:
     lease_s: float
     heartbeat_ms: int
     election_ms: int
-    snapshot_every: int
     connections_max: int
     log_level: str
     log_json: bool
+    event_loop: str
 
     @property
     def replica(self) -> int:
@@ -127,13 +124,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--config", metavar="FILE", help="a TOML file with the same names as these options")
     add("--secret-file", metavar="FILE", help="the secret that clients and replicas share; made when it is not there")
-    add("--lease", type=float, metavar="SECONDS", help=f"lease of sessions that ask for none (default {LEASE_S:g})")
+    add(
+        "--lease",
+        type=float,
+        metavar="SECONDS",
+        help=f"automatic objects outlive their last user so long (default {LEASE_S:g})",
+    )
     add("--heartbeat-ms", type=int, metavar="MS", help="how often the leader is heard (default 100)")
     add("--election-ms", type=int, metavar="MS", help="silence after which a leader is replaced (default 600)")
-    add("--snapshot-every", type=int, metavar="N", help=f"entries between snapshots (default {SNAPSHOT_EVERY})")
     add("--connections-max", type=int, metavar="N", help=f"connections held at one time (default {CONNECTIONS_MAX})")
     add("--log-level", metavar="LEVEL", help="debug, info, warning or error (default info)")
     add("--log-json", action="store_true", default=None, help="log one JSON object a line")
+    add("--event-loop", choices=("auto", "asyncio", "uvloop"), help="auto: uvloop where it is installed")
     add("--embedded", metavar="DIR", help=argparse.SUPPRESS)
     add("--idle-exit", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
     add("--version", action="version", version=f"dthreading-server {cli.version()}")
@@ -199,7 +201,6 @@ _FILE_KEYS: Final[dict[str, Callable[[str, object], object]]] = {
     "lease": _number,
     "heartbeat_ms": _integer,
     "election_ms": _integer,
-    "snapshot_every": _integer,
     "connections_max": _integer,
     "log_level": _text,
     "log_json": _flag,
@@ -227,10 +228,10 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> Options:
         lease_s=values.get("lease", LEASE_S),
         heartbeat_ms=values.get("heartbeat_ms", 100),
         election_ms=values.get("election_ms", 600),
-        snapshot_every=values.get("snapshot_every", SNAPSHOT_EVERY),
         connections_max=values.get("connections_max", CONNECTIONS_MAX),
         log_level=str(values.get("log_level", "info")).lower(),
         log_json=bool(values.get("log_json", False)),
+        event_loop=values.get("event_loop", "auto"),
     )
     _check_numbers(options)
     if options.memory and values.get("data_dir"):
@@ -301,8 +302,6 @@ def _check_numbers(options: Options) -> None:
             f"--election-ms {options.election_ms} must be at least three times --heartbeat-ms {options.heartbeat_ms}:"
             " one late heartbeat is no reason for an election"
         )
-    if options.snapshot_every < 100:
-        raise BadOptions(f"--snapshot-every {options.snapshot_every} is too small: at least 100")
     if options.connections_max < 10:
         raise BadOptions(f"--connections-max {options.connections_max} is too small: at least 10")
     if not options.idle_exit_s > 0:

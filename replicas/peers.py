@@ -21,6 +21,7 @@ from dthreading.wire.auth import Connector
 from dthreading.wire.codec import Codec, decode, encode
 from dthreading.wire.messages import Challenge, Rejected, Role, Welcome
 from replicas.connections import Connection, Outgoing
+from replicas.formation import Census
 from replicas.journal import log
 from replicas.messages import PeerMessage, codec
 
@@ -111,9 +112,12 @@ class Peers:
             connection.hang_up()
 
     def introduce_again(self) -> None:
-        """Who we are has changed (the group was formed): say so on new connections."""
+        """The group was formed: all links begin anew, so that both ends of each are checked against its members."""
         for dialer in self._dialers.values():
             dialer.redial()
+        came, self._came = self._came, {}
+        for connection in came.values():
+            connection.hang_up()
 
     @property
     def linked(self) -> tuple[int, ...]:
@@ -142,7 +146,16 @@ class Peers:
             # The other side has dialed anew, so its old connection is dead; its last words are in order before ours.
             former.hang_up()
         said, from_bytes = self.host.peer_said, codec.decode
-        connection.got = lambda body: said(source, from_bytes(body))
+        if introduction.cluster:
+            connection.got = lambda body: said(source, from_bytes(body))
+        else:
+            connection.got = lambda body: self._from_unformed(source, from_bytes(body))
+
+    def _from_unformed(self, source: int, message: PeerMessage) -> None:
+        # Whoever is in no group yet, or in none any more, has no vote: all that he can say is what he is.
+        if not isinstance(message, Census):
+            raise ProtocolError(f"{type(message).__name__} from a replica that is in no group")
+        self.host.peer_said(source, message)
 
 
 class _Dialer:

@@ -2,20 +2,24 @@
 """The daemon's loop: all I/O of a replica and none of its decisions. The only clock and the only source of luck here.
 
 One turn of the loop: what the sockets gave is stepped into the sans-IO core as it comes; then, once, `take`: what may
-leave at once leaves in one write for each connection, what must be durable goes to the disk in one sync, and what depends
-on that leaves after it. A disk is waited for by nobody but the messages that depend on it.
+leave at once leaves in one write for each connection, what must be durable goes to the disk in one sync, and what
+depends on that leaves after it. A disk is waited for by nobody but the messages that depend on it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from dthreading.errors import ProtocolError
 from dthreading.wire.messages import Answer, MoveOn, Query, ToReplica, Welcome
+from replicas.cli import ExitCode
 from replicas.clients import Clients
 from replicas.connections import Connection, Outgoing
+from replicas.formation import Census
+from replicas.joining import Joining
 from replicas.journal import Muffler
 from replicas.logwriter import LogWriter
 from replicas.paxos.types import Role
@@ -23,22 +27,29 @@ from replicas.peers import Introduction, Peers
 from replicas.snapshotting import SnapshotKeeper
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
+    from replicas.formation import Formation
     from replicas.machine import Machine
     from replicas.messages import PeerMessage, SnapshotPart
     from replicas.options import Options
+    from replicas.paxos.types import Configuration
     from replicas.replica import Replica, ReplicaOutput
     from replicas.storage import MemoryStorage, SnapshotHeader, Storage, StorageFailed
 
 __all__ = ["Daemon", "now_ms"]
 
 TAKES_MAX: Final = 16
-"""How often one turn asks the core for more: a sync made in the loop makes more, and a turn must end for the sockets."""
+"""How often one turn asks the core for more. A sync made in the loop brings more, and a turn ends for the sockets."""
 
 PAUSE_S: Final = 0.001
-"""Before a turn that only the core wishes for (its window is full): what it waits for comes by a socket, and sooner."""
+"""Before a turn that only the core wishes for: it is in the middle of a snapshot, or its window is full."""
+
+HAND_OVER_S: Final = 3.0
+"""How long a stopping leader waits for a successor. Without one, the others find out by their election timeout."""
+
+HAND_OVER_LOOK_S: Final = 0.005
+"""How often it looks whether there is one."""
 
 
 def now_ms() -> int:
@@ -51,10 +62,12 @@ class Daemon:
 
     Args:
         options: the operator's choices, with the address that is really listened on.
-        storage: open.
+        storage: open and formatted.
         secret: what guards TCP; None when nothing listens there.
         connections_max: what the descriptors allow.
-        failed: called once, when the disk has failed; nothing leaves this replica after that.
+        formation: this replica's part in forming the group.
+        make_core: called once the group is formed.
+        ended: called when this replica cannot go on, with the exit code and the sentence to say.
 
     """
 
@@ -63,21 +76,26 @@ class Daemon:
         options: Options,
         storage: Storage | MemoryStorage,
         secret: bytes | None,
+        *,
         connections_max: int,
+        formation: Formation,
+        make_core: Callable[[Configuration], Replica],
+        ended: Callable[[ExitCode, str], None],
         loop: asyncio.AbstractEventLoop,
-        failed: Callable[[str], None],
     ) -> None:
         self.core: Replica | None = None
         """None until the group is formed."""
         self.options = options
         self.storage = storage
         self._loop = loop
-        self._report_failure = failed
+        self._make_core = make_core
+        self._end = ended
         self._chance = random.SystemRandom().random
         self._outgoing = Outgoing(loop)
         muffler = Muffler()
         self.clients = Clients(self, self._outgoing, secret, muffler, connections_max)
         self.peers = Peers(self, self._outgoing, muffler, loop, lambda address: None if address.path else secret)
+        self.joining = Joining(formation, storage, self.peers, loop, self)
         self.log = LogWriter(None if options.memory else storage, loop, self._synced, self.disk_failed)
         self.snapshots = SnapshotKeeper(storage, loop, self)
         # Invariant: once this is set, nothing is stepped, sent or written any more.
@@ -133,11 +151,34 @@ class Daemon:
         self.peers.came(connection)
 
     def peer_said(self, source: int, message: PeerMessage) -> None:
-        if self.core is not None:
+        if isinstance(message, Census):
+            self.joining.said(source, message)
+        elif self.core is not None:
             self._wake()
             self.core.peer_said(source, message)
 
+    def introduction(self, to: int) -> Introduction:
+        cluster = self.core.paxos.configuration.cluster if self.core is not None else ""
+        assert self.storage.identity is not None
+        return Introduction(cluster, self.joining.formation.replica, self.storage.identity.incarnation, to)
+
+    def refusal(self, introduction: Introduction) -> str | None:
+        source, own = introduction.replica, self.joining.formation.replica
+        if introduction.to != own:
+            return f"replica {source} means to reach replica {introduction.to}, and this is replica {own}"
+        if self.core is None or not introduction.cluster:
+            return None if source != own else f"it calls itself replica {own}, as this one does"
+        configuration = self.core.paxos.configuration
+        if introduction.cluster != configuration.cluster:
+            return f"replica {source} belongs to the group {introduction.cluster}, this one to {configuration.cluster}"
+        for member in configuration.members:
+            if member.id == source and source != own:
+                same = member.incarnation == introduction.incarnation
+                return None if same else f"replica {source} is not who it was: its data directory was made anew"
+        return f"replica {source} is no other member of the group {configuration.cluster}"
+
     def link_up(self, replica: int) -> None:
+        self.joining.link_up()
         if self.core is not None:
             self._wake()
             self.core.peer_linked(replica)
@@ -185,7 +226,7 @@ class Daemon:
 
     @property
     def _write_here(self) -> bool:
-        """Whether to sync in the loop. A leader has better to do meanwhile; others, and a group of one, save two switches."""
+        """Whether to sync in the loop: a leader has better to do meanwhile; for others it saves two thread switches."""
         assert self.core is not None
         return len(self.options.cluster) == 1 or self.core.paxos.role != Role.LEADER
 
@@ -237,12 +278,66 @@ class Daemon:
             self.peers.send(replica, part)
 
     def disk_failed(self, error: StorageFailed) -> None:
+        if not self._failed:
+            self.stop_dead()
+            self._end(ExitCode.DISK_FAILED, f"the disk has failed, and this replica stops: {error}")
+
+    # --- what forming the group brings (Host of joining.py)
+
+    def formed(self, configuration: Configuration) -> None:
+        self.core = self._make_core(configuration)
+        self.peers.introduce_again()
+        self._wake()
+
+    def refused(self, sentence: str) -> None:
         self.stop_dead()
-        self._report_failure(str(error))
+        self._end(ExitCode.DATA_GONE, sentence)
+
+    # --- from start to end
+
+    def start(self) -> None:
+        """Dial the others and begin."""
+        others = dict(enumerate(self.options.cluster, 1))
+        del others[self.joining.formation.replica]
+        self.peers.start(others)
+        self.joining.start(now_ms())
+
+    async def hand_over(self) -> None:
+        """Let another replica lead, and all that was accepted reach the disk; not longer than `HAND_OVER_S`."""
+        core = self.core
+        if core is None or self._failed:
+            return
+        self._wake()
+        core.hand_over()
+        deadline_s = self._loop.time() + HAND_OVER_S
+        alone = len(self.options.cluster) == 1
+        while not self._failed and self._loop.time() < deadline_s:
+            if self.log.idle and (alone or core.paxos.role != Role.LEADER):
+                return
+            await asyncio.sleep(HAND_OVER_LOOK_S)
+
+    def close(self) -> None:
+        """End all connections and threads. What the disk was given is there, or was promised to nobody."""
+        self.stop_dead()
+        self.joining.stop()
+        for timer in (self._timer, self._sweeper):
+            if timer is not None:
+                timer.cancel()
+        self.clients.close()
+        self.peers.close()
+        self.snapshots.close()
+        self.log.close()
 
     def stop_dead(self) -> None:
         """Nothing leaves from here on: what this replica would say might not be true."""
         self._failed = True
+
+    @property
+    def deserted(self) -> bool:
+        """Whether nobody is connected, no session lives and no object is out of its initial state."""
+        if self.core is None or len(self.clients) or not self.log.idle:
+            return False
+        return self.core.is_empty
 
     # --- for people
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots on their way to the disk, to a peer, or from one; and log segments made ahead. All of it on one thread.
 
-What the sans-IO replica asks for (`SnapshotWork`) is done here in the order it was asked, beside the log's own syncs, so
-that no turn of the loop waits for a snapshot.
+What the sans-IO replica asks for (`SnapshotWork`) is done here in the order it was asked, beside the log's own syncs,
+so that no turn of the loop waits for a snapshot.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ PART_BYTES: Final = 1024 * 1024
 
 PREPARE_AFTER_BYTES: Final = 1024 * 1024
 """Bytes given to the log between two looks at whether its next segment is ready. A segment is many times that."""
+
+
+CLOSE_S: Final = 2.0
+"""How long the end waits for the piece under way: a disk that hangs must not keep the process."""
 
 
 class Host(Protocol):
@@ -85,7 +89,7 @@ class SnapshotKeeper:
         if self._thread is not None:
             self._broken = True
             self._work.put(None)
-            self._thread.join()
+            self._thread.join(CLOSE_S)
             self._thread = None
 
     def _post(self, piece: Callable[[], None]) -> None:
@@ -155,7 +159,7 @@ class SnapshotKeeper:
                 self._start_receiving(SnapshotHeader.decode(part.header), part)
             if self._receiving is None or self._receiving[0].slot != part.slot:
                 return
-            header, writer = self._receiving
+            writer = self._receiving[1]
             if writer.offset != part.offset:
                 return
             writer.write(part.data)

@@ -98,7 +98,6 @@ def test_what_is_no_address_is_refused_by_name(text: str) -> None:
         (["--lease", "ten"], "invalid float value"),
         (["--heartbeat-ms", "1"], "too short"),
         (["--election-ms", "200", "--heartbeat-ms", "100"], "at least three times"),
-        (["--snapshot-every", "1"], "too small"),
         (["--connections-max", "1"], "too small"),
         (["--log-level", "loud"], "debug, info, warning, error"),
         (["--idle-exit", "0"], "more than 0"),

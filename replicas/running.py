@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From options to a daemon that serves, and from a signal to the end of the process: the order of both.
+
+Up: the directory is locked and read, the port bound, the secret read, the group formed or found, and one line says so.
+Down: nothing new is accepted, leadership is handed over, what was accepted reaches the disk, and the lock goes last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from replicas import listening
+from replicas.address import BadOptions
+from replicas.cli import ExitCode
+from replicas.disk import Directory
+from replicas.formation import Formation
+from replicas.journal import log, notify_supervisor, open_journal
+from replicas.machine import Machine
+from replicas.paxos.core import Paxos
+from replicas.paxos.types import Timing
+from replicas.replica import Replica
+from replicas.server import Daemon, now_ms
+from replicas.storage import MemoryStorage, Storage, StorageFailed, StorageLocked, StorageRefused
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from replicas.options import Options
+    from replicas.paxos.types import Configuration
+
+__all__ = ["CannotServe", "run"]
+
+LAST_WORDS_S: Final = 0.05
+"""How long closed connections may take to carry off what was written, before the loop ends."""
+
+DESERTED_LOOK_S: Final = 0.25
+"""How often an embedded group looks whether anybody still needs it; fewer than five wake-ups a second."""
+
+
+class CannotServe(Exception):
+    """The replica cannot start, or cannot go on; `code` is the exit code."""
+
+    def __init__(self, code: ExitCode, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+def run(options: Options) -> ExitCode:
+    """Serve until asked to stop.
+
+    Raises:
+        CannotServe: with the sentence and the code.
+        BadOptions: likewise, when it is the operator's choice that cannot be followed.
+
+    """
+    open_journal(replica=options.replica, level=options.log_level, as_json=options.log_json)
+    storage = _open_storage(options)
+    try:
+        socket_ = listening.listen(options)
+        with socket_:
+            address = listening.bound_address(socket_)
+            if len(options.cluster) == 1:
+                options = replace(options, listen=address, cluster=(address,))
+            secret = listening.secret(options)
+            formation = _formation(options, storage)
+            most = listening.raise_descriptor_limit(options.connections_max)
+            service = _Service(options, storage, secret, formation, most)
+            with asyncio.Runner(loop_factory=_loop_factory(options)) as runner:
+                runner.run(service.serve(socket_))
+    except StorageFailed as error:
+        raise CannotServe(ExitCode.DISK_FAILED, str(error)) from None
+    finally:
+        if options.listen.path and options.listen_fd is None:
+            # Before the directory's lock goes: whoever locks it next binds a socket of his own.
+            with contextlib.suppress(OSError):
+                os.unlink(options.listen.path)  # noqa: PTH108 - a socket
+        storage.close()
+    if service.end is not None:
+        raise service.end
+    log.info("stopped")
+    return ExitCode.STOPPED
+
+
+def _open_storage(options: Options) -> Storage | MemoryStorage:
+    if options.memory:
+        storage: Storage | MemoryStorage = MemoryStorage()
+    else:
+        try:
+            storage = Storage.open(Directory(options.data_dir))
+        except StorageLocked as error:
+            raise CannotServe(ExitCode.TAKEN, str(error)) from None
+        except StorageRefused as error:
+            raise CannotServe(ExitCode.REFUSED, str(error)) from None
+        except StorageFailed as error:
+            raise CannotServe(ExitCode.DISK_FAILED, str(error)) from None
+    if storage.recovered.rot is not None:
+        storage.close()
+        raise CannotServe(ExitCode.DATA_GONE, storage.recovered.rot)
+    if storage.identity is None:
+        storage.format(os.urandom(16))
+    return storage
+
+
+def _formation(options: Options, storage: Storage | MemoryStorage) -> Formation:
+    """The part of this replica in the group; refuses a directory that belongs to another place than the options say."""
+    assert storage.identity is not None
+    addresses = tuple(map(str, options.cluster))
+    formation = Formation(
+        addresses=addresses,
+        replica=options.replica,
+        incarnation=storage.identity.incarnation,
+        formation=storage.identity.formation,
+        cluster=f"{random.SystemRandom().getrandbits(64):016x}",
+        settings=b"",
+        now_ms=now_ms(),
+    )
+    members = tuple(member.address for member in formation.configuration.members)
+    if members and (len(members) > 1 or len(addresses) > 1):
+        if members != addresses:
+            raise BadOptions(
+                f"{options.data_dir} belongs to a group of {', '.join(members)}, but this replica was started as one of"
+                f" {', '.join(addresses)}"
+            )
+        if formation.replica != options.replica:
+            raise BadOptions(
+                f"{options.data_dir} is that of replica {formation.replica} at {members[formation.replica - 1]}, but"
+                f" this one was started at {options.listen}"
+            )
+    return formation
+
+
+def _loop_factory(options: Options) -> Any:
+    if options.event_loop != "asyncio":
+        try:
+            import uvloop  # noqa: PLC0415 - optional
+
+            return uvloop.new_event_loop
+        except ImportError:
+            if options.event_loop == "uvloop":
+                raise BadOptions("--event-loop uvloop: it is not installed (pip install dthreading[speed])") from None
+    return asyncio.new_event_loop
+
+
+class _Service:
+    """The daemon in its loop, and the signals that end it."""
+
+    def __init__(
+        self,
+        options: Options,
+        storage: Storage | MemoryStorage,
+        secret: bytes | None,
+        formation: Formation,
+        connections_max: int,
+    ) -> None:
+        self.end: CannotServe | None = None
+        """Why it ended, unless it was asked to."""
+        self._options = options
+        self._storage = storage
+        self._secret = secret
+        self._formation = formation
+        self._connections_max = connections_max
+        self._daemon: Daemon | None = None
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    async def serve(self, listening_socket: socket.socket) -> None:
+        """Serve until stopped."""
+        options = self._options
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._crashed)
+        self._daemon = daemon = Daemon(
+            options,
+            self._storage,
+            self._secret,
+            connections_max=self._connections_max,
+            formation=self._formation,
+            make_core=self._core,
+            ended=self._ended,
+            loop=loop,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        make = loop.create_unix_server if options.listen.path else loop.create_server
+        server = await make(daemon.clients.accept, sock=listening_socket, backlog=listening.BACKLOG)  # type: ignore[operator]
+        daemon.start()
+        self._say_ready()
+        if options.embedded:
+            await self._until_deserted(daemon)
+        else:
+            await self._stop.wait()
+        notify_supervisor(os.environ, "STOPPING=1")
+        server.close()
+        if self.end is None:
+            await self._until_handed_over(daemon)
+        daemon.close()
+        await asyncio.sleep(LAST_WORDS_S)
+
+    async def _until_handed_over(self, daemon: Daemon) -> None:
+        log.info("stopping: handing over")
+        handing = asyncio.ensure_future(daemon.hand_over())
+        hurrying = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait({handing, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (handing, hurrying):
+            task.cancel()
+
+    async def _until_deserted(self, daemon: Daemon) -> None:
+        """An embedded group stays while anybody needs it, and a little longer."""
+        idle_s = 0.0
+        while idle_s < self._options.idle_exit_s and not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), DESERTED_LOOK_S)
+            idle_s = idle_s + DESERTED_LOOK_S if daemon.deserted else 0.0
+
+    def _say_ready(self) -> None:
+        options = self._options
+        where = "in memory only" if options.memory else f"durable in {options.data_dir}"
+        number, of = self._formation.replica, len(options.cluster)
+        line = f"dthreading-server ready: replica {number} of {of} at {options.listen}, {where}"
+        # Whoever started us may have gone away since; that is no reason to stop.
+        with contextlib.suppress(OSError):
+            print(line, flush=True)  # noqa: T201 - the one line that the process owes its starter
+        log.info("%s", line)
+        notify_supervisor(os.environ, f"READY=1\nSTATUS={line}")
+
+    def _core(self, configuration: Configuration) -> Replica:
+        durable = self._storage.recovered.durable
+        here = str(self._options.listen)
+        if len(configuration.members) == 1:
+            # Alone, it may have been moved: nobody else has to find it where it was.
+            configuration = _moved(configuration, here)
+            if durable.configuration is not None:
+                durable = replace(durable, configuration=_moved(durable.configuration, here))
+        core = Replica(
+            paxos=Paxos(
+                replica=self._formation.replica,
+                configuration=configuration,
+                durable=durable,
+                timing=Timing(heartbeat_ms=self._options.heartbeat_ms, election_ms=self._options.election_ms),
+                luck=random.SystemRandom().random,
+                now_ms=now_ms(),
+            ),
+            machine=Machine.restore(self._snapshot()) if self._storage.snapshot is not None else Machine(),
+            namespace_term_ms=int(self._options.lease_s * 1000),
+            now_ms=now_ms(),
+        )
+        log.info("recovered: applied up to slot %d of %d", core.machine.applied, core.paxos.chosen)
+        return core
+
+    def _snapshot(self) -> Iterator[bytes]:
+        offset = 0
+        while part := self._storage.read_snapshot(offset, 1024 * 1024):
+            yield part
+            offset += len(part)
+
+    # --- reasons to end
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    def _ended(self, code: ExitCode, sentence: str) -> None:
+        if self.end is None:
+            self.end = CannotServe(code, sentence)
+        self._stop.set()
+
+    def _crashed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something raised in a callback. A connection's own trouble is not ours; anything else ends the process."""
+        del loop
+        error = context.get("exception")
+        if isinstance(error, OSError) or (error is None and "exception" not in context):
+            log.info("%s: %s", context.get("message"), error)
+            return
+        if self._daemon is not None:
+            self._daemon.stop_dead()
+        log.error("an error of ours ends this replica: %s", context.get("message"), exc_info=error)
+        self._ended(ExitCode.FAILED, f"an error of ours ends this replica; its log has the details: {error!r}")
+
+
+def _moved(configuration: Configuration, address: str) -> Configuration:
+    (member,) = configuration.members
+    return configuration._replace(members=(member._replace(address=address),))
