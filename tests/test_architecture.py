@@ -58,7 +58,6 @@ FORBIDDEN: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("replicas.machine", ("replicas.replica", "replicas.server", "replicas.storage")),
     ("replicas.replica", ("replicas.server", "replicas.storage", "replicas.cli")),
     ("replicas.storage", ("replicas.server", "replicas.replica", "replicas.machine", "replicas.cli")),
-    ("replicas.server", ("replicas.cli",)),
     ("dthreading.runtime", ("dthreading.locks", "dthreading.queue", "dthreading.cli", "dthreading.testing")),
     ("dthreading.naming", ("dthreading.runtime", "dthreading.locks", "dthreading.queue")),
     ("dthreading.locks", ("dthreading.queue", "dthreading.cli", "dthreading.testing")),

@@ -120,35 +120,44 @@ def settings_rows() -> list[list[str]]:
     return [[code(row.name), code(row.variable), row.kind, row.default, row.reason] for row in SETTINGS]
 
 
+DEFAULTS_ELSEWHERE = {
+    "listen": code(options.DEFAULT_LISTEN),
+    "cluster": "this replica alone",
+    "data_dir": code("~/.local/state/dthreading/server"),
+    "secret_file": code("~/.config/dthreading/secret"),
+}
+"""Defaults that the option's own help does not say, or says at length."""
+
+
 def option_rows() -> list[list[str]]:
-    chosen = options.parse([], {})
-    defaults = {
-        "listen": code(options.DEFAULT_LISTEN),
-        "listen_fd": "",
-        "cluster": "this replica alone",
-        "data_dir": code("~/.local/state/dthreading/server"),
-        "memory": "no",
-        "config": "",
-        "secret_file": code("~/.config/dthreading/secret"),
-        "lease": f"{chosen.lease_s:g}",
-        "heartbeat_ms": str(chosen.heartbeat_ms),
-        "election_ms": str(chosen.election_ms),
-        "snapshot_every": str(chosen.snapshot_every),
-        "connections_max": str(chosen.connections_max),
-        "log_level": chosen.log_level,
-        "log_json": "no",
-        "version": "",
-    }
     found = []
     for action in options._parser()._actions:
         if action.dest == "help" or action.help == argparse.SUPPRESS:
             continue
-        name = " ".join(filter(None, (action.option_strings[0], action.metavar if action.nargs != 0 else None)))
+        takes = action.metavar if action.nargs != 0 else None
+        name = " ".join(filter(None, (action.option_strings[0], takes if isinstance(takes, str) else None)))
         key = code(action.dest.replace("_", "-")) if action.dest in options._FILE_KEYS else ""
-        said = (action.help or "").partition(" (default")[0] or "say which version this is, and end"
-        said = said.replace("show program's version number and exit", "say which version this is, and end")
-        found.append([code(str(name)), key, defaults[action.dest], said])
+        said, _, default = (action.help or "").partition(" (default ")
+        default = DEFAULTS_ELSEWHERE.get(action.dest, default.removesuffix(")"))
+        if action.dest == "version":
+            said = "say which version this is, and end"
+        found.append([code(name), key, default, said])
     return found
+
+
+def test_the_servers_help_tells_its_defaults() -> None:
+    """What `--help` says of a default is what the server does without the option."""
+    chosen = options.parse([], {})
+    told = {
+        action.dest: number[1]
+        for action in options._parser()._actions
+        if (number := re.search(r"\(default (\d+)\)", action.help or ""))
+    }
+    assert told
+    for name, number in told.items():
+        value = getattr(chosen, name, None)
+        value = getattr(chosen, f"{name}_s", None) if value is None else value
+        assert f"{value:g}" == number or str(value) == number, name
 
 
 def named_numbers(path: Path) -> list[list[str]]:
@@ -175,7 +184,16 @@ TABLES = {
 def test_reference_tables_are_the_codes(heading: str) -> None:
     """Every setting, option and limit stands in the reference with its default, and nothing that does not exist."""
     expected = TABLES[heading]()
-    assert rows("reference.md", heading) == expected, f"the table should be\n{table(expected)}"
+    assert rows("reference.md", heading) == expected, "see `python -m tests.test_documents`"
+
+
+def rewrite_reference() -> None:
+    """Put the code's tables into the page: `python -m tests.test_documents`. Read what changed before you keep it."""
+    path = ROOT / "docs" / "reference.md"
+    text = path.read_text(encoding="utf-8")
+    for heading, expected in TABLES.items():
+        text = text.replace(table(rows("reference.md", heading)), table(expected()))
+    path.write_text(text, encoding="utf-8")
 
 
 def test_each_environment_variable_is_in_the_reference() -> None:
@@ -183,7 +201,7 @@ def test_each_environment_variable_is_in_the_reference() -> None:
     read = set()
     for package in ("dthreading", "replicas"):
         for path in (ROOT / package).rglob("*.py"):
-            read |= set(re.findall(r"\b(?:DTHREADING|XDG)_[A-Z_]+[A-Z]\b", path.read_text(encoding="utf-8")))
+            read |= set(re.findall(r"[\"']((?:DTHREADING|XDG)_[A-Z_]+)[\"']", path.read_text(encoding="utf-8")))
     page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     assert not sorted(name for name in read if f"`{name}`" not in page)
 
@@ -250,3 +268,7 @@ def test_each_distributed_class_has_its_section() -> None:
     said = {name for heading in headings for name in re.findall(r"\w+", heading)}
     mirrored = "Lock RLock Condition Semaphore BoundedSemaphore Event Barrier Queue LifoQueue PriorityQueue SimpleQueue"
     assert set(mirrored.split()) <= said
+
+
+if __name__ == "__main__":
+    rewrite_reference()
