@@ -38,7 +38,19 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 from dthreading.errors import is_code
 from dthreading.wire.messages import Lifetime
@@ -52,7 +64,7 @@ __all__ = ["PARKED", "Caller", "Host", "Operation", "Refused", "Replicated", "op
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Refused(Exception):  # noqa: N818 - it is no error of ours: it is the answer
+class Refused(Exception):
     """The caller gets this as an exception. `code` is one of `dthreading.errors`; `details` are what its class keeps."""
 
     def __init__(self, code: str, message: str = "", *details: Any) -> None:
@@ -88,7 +100,7 @@ class Host(Protocol):
         """The next value of the one fence counter: greater than every fence ever taken."""
 
     def parked(self, waiter: Waiter) -> None:
-        """This call waits from now on."""
+        """The call waits from now on."""
 
     def answer(self, waiter: Waiter, value: Any) -> None:
         """The parked call returns `value`."""
@@ -221,7 +233,9 @@ class Replicated:
         super().__init_subclass__(**kwargs)
         names = sorted({name for base in cls.__mro__ for name in vars(base)})
         cls.operations = {
-            name: _operation_of(name, getattr(cls, name)) for name in names if hasattr(getattr(cls, name), "__operation__")
+            name: _operation_of(name, getattr(cls, name))
+            for name in names
+            if hasattr(getattr(cls, name), "__operation__")
         }
 
     def __init__(self, host: Host, *arguments: Any) -> None:
@@ -256,9 +270,11 @@ class Replicated:
 
     # --- what a class may say
 
-    def dump_rows(self) -> list[Any]:
-        """What there may be a million of, each a plain value that is never changed in place. Copied, not packed yet."""
-        return []
+    def dump_rows(self) -> Iterable[Any]:
+        """What there may be a million of, each a plain value that is never changed in place. Read after the object has
+        gone on, so it must be a copy.
+        """
+        return ()
 
     def load_row(self, row: Any) -> None:
         """One of `dump_rows`, in order."""
@@ -267,7 +283,7 @@ class Replicated:
     def withdrawn(self, waiter: Waiter) -> None:
         """The caller's time is up and it waits for the verdict: answer it, now or later."""
         waiter.leave()
-        waiter.answer(False)  # noqa: FBT003 - the answer of whatever was waited for in vain
+        waiter.answer(False)
 
     def abandoned(self, waiter: Waiter, queue: WaitQueue) -> None:
         """The caller has gone (its thread, or its session) and was taken out of `queue`. It is not to be answered."""
@@ -281,6 +297,10 @@ class Replicated:
     def session_ended(self, session: int) -> None:
         """A session with a stake here has ended. None of its calls waits anywhere any more."""
 
+    def reacquired(self, waiter: Waiter, fence: int) -> None:
+        """A lock in whose line a waiter of this object stood is the waiter's now."""
+        raise NotImplementedError
+
     def holders(self) -> Iterable[int]:
         """The sessions with a stake here, each once, in a fixed order."""
         return ()
@@ -291,7 +311,7 @@ class Replicated:
 
     # --- for the machine
 
-    def waiters(self) -> Iterator[Waiter]:
+    def standing(self) -> Iterator[Waiter]:
         """Everybody who stands in one of its queues."""
         for queue in self.queues:
             yield from queue

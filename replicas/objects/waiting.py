@@ -98,7 +98,7 @@ class WaitQueue:
         return waiter
 
     def remove(self, waiter: Waiter) -> None:
-        """This one has stopped waiting, wherever it stands."""
+        """Out of the line, wherever in it."""
         assert waiter.queue is self
         assert self._line is not None
         del self._line[waiter.session, waiter.lane]

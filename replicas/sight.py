@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state as people ask for it: who holds what, who waits for whom, who is there. Plain values, and only so many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from dthreading.wire.messages import Lifetime
+from replicas.objects.base import Replicated
+from replicas.sessions import label_of
+
+if TYPE_CHECKING:
+    from replicas.machine import Machine
+
+__all__ = ["QUESTIONS"]
+
+ROWS_MAX: Final = 1000
+"""The most objects or sessions in one answer: it must fit a frame."""
+
+WAITERS_MAX: Final = 50
+"""The most waiters that are listed of one object; their number is told in full."""
+
+
+def _locks(machine: Machine, part: Any = "") -> list[dict[str, Any]]:
+    """Every object whose name contains `part`, with its holders and waiters."""
+    wanted = (known for (_, name), known in machine.registry.objects.items() if str(part) in name)
+    return [_object(machine, known) for known in islice(wanted, ROWS_MAX)]
+
+
+def _object(machine: Machine, known: Replicated) -> dict[str, Any]:
+    waiters = [
+        {
+            "session": waiter.session,
+            "label": label_of(machine.sessions, waiter.session),
+            "thread": waiter.thread,
+            "operation": f"{waiter.owner.kind}.{waiter.operation.name}",
+        }
+        for waiter in islice(known.standing(), WAITERS_MAX)
+    ]
+    return {
+        "kind": known.kind,
+        "namespace": known.namespace,
+        "name": known.name,
+        "lifetime": Lifetime(known.lifetime).name.lower(),
+        "attached": known.attached,
+        "holders": [
+            {"session": session, "label": label_of(machine.sessions, session)}
+            for session in islice(known.holders(), WAITERS_MAX)
+        ],
+        "waiting": sum(map(len, known.queues)),
+        "waiters": waiters,
+        "fault": None if known.fault is None else known.fault.message,
+        **known.sight(),
+    }
+
+
+def _sessions(machine: Machine) -> list[dict[str, Any]]:
+    return [
+        {
+            "session": session.id,
+            "label": session.label,
+            "namespace": session.namespace,
+            "ttl_ms": session.ttl_ms,
+            "epoch": session.epoch,
+            "attached": len(session.handles),
+            "holds": [f"{holding.kind} {holding.name}" for holding in islice(session.stakes.values(), WAITERS_MAX)],
+            "waits": [
+                f"{waiter.owner.kind} {waiter.owner.name}" for waiter in islice(session.waits.values(), WAITERS_MAX)
+            ],
+        }
+        for session in islice(machine.sessions.values(), ROWS_MAX)
+    ]
+
+
+def _status(machine: Machine) -> dict[str, Any]:
+    objects = machine.registry.objects
+    return {
+        "sessions": len(machine.sessions),
+        "objects": len(objects),
+        "waiting": sum(len(session.waits) for session in machine.sessions.values()),
+        "broken": sum(known.fault is not None for known in objects.values()),
+        "fence": machine.fence,
+        "ballot_in_force": list(machine.ballot_in_force),
+    }
+
+
+QUESTIONS: Final[dict[str, Callable[..., Any]]] = {"locks": _locks, "sessions": _sessions, "status": _status}
