@@ -17,8 +17,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from dthreading.errors import ProtocolError
 from dthreading.wire import messages as wire
+from dthreading.wire.limits import NAME_BYTES_MAX
 from dthreading.wire.messages import ToClient, ToReplica
 from replicas import commands
+from replicas.formation import Census
 from replicas.hosting import PENDING_PER_CONNECTION_MAX, Hosting
 from replicas.leases import LATE_MS, Leases
 from replicas.machine import Effects, Machine
@@ -99,6 +101,8 @@ class ReplicaOutput:
     send_now: list[tuple[int, PeerMessage]] = field(default_factory=list)
     send_after_sync: list[tuple[int, PeerMessage]] = field(default_factory=list)
     to_clients: list[tuple[int, ToClient]] = field(default_factory=list)
+    faults: list[Exception] = field(default_factory=list)
+    """Objects of ours that broke: for the log. Each is quarantined already."""
     hang_up: list[tuple[int, str]] = field(default_factory=list)
     snapshot: list[SnapshotWork] = field(default_factory=list)
 
@@ -150,6 +154,7 @@ class Replica:
         self._informed: set[int] = set()
         self._proposed = 0
         self._serving = False
+        self._deletions: dict[tuple[int, str, str], list[int]] = {}
         # The follower's side.
         self._reign: tuple[int | None, Any] = (None, None)
         self._forward_due_ms = 0
@@ -183,6 +188,8 @@ class Replica:
                 self._keepalive(_Vouching(None, message.session, message.beat, self._now_ms))
             case wire.CloseAtEnd():
                 self._hosting.link(connection).close_at_end = True
+            case wire.Call() | wire.Attach() if (code := self.machine.check(message)) is not None:
+                self._refuse(connection, message, code)
             case wire.Call() if self._serving and self.machine.is_read(message):
                 self._read(_Reading(connection, message, body, self._proposed + len(self._to_propose)))
             case _:
@@ -191,8 +198,10 @@ class Replica:
     def client_gone(self, connection: int) -> None:
         """The connection has ended, by whichever side."""
         link = self._hosting.gone(connection)
+        for key in [key for key in self._deletions if key[0] == connection]:
+            del self._deletions[key]
         if link is not None and link.close_at_end and link.session is not None:
-            self._submit(commands.client_codec.encode(wire.Close(link.session)), None)
+            self._submit(commands.codec.encode(wire.Close(link.session)), None)
 
     def peer_said(self, source: int, message: PeerMessage) -> None:
         """A message of another replica of the group."""
@@ -209,6 +218,8 @@ class Replica:
                 self._output.snapshot.append(ServeSnapshot(source, message, self.paxos.promised))
             case SnapshotPart():
                 self._snapshot_part(source, message)
+            case Census():
+                raise AssertionError("the shell's Formation hears those")
             case _:
                 self.paxos.step(source, message)
 
@@ -297,6 +308,20 @@ class Replica:
         elif self.paxos.leader is not None:
             self._forward([body])
 
+    def _refuse(self, connection: int, message: wire.Call | wire.Attach, code: str) -> None:
+        """What apply would refuse on every replica need not be decided; the number stays unused, which is allowed."""
+        if isinstance(message, wire.Call):
+            value = (
+                code,
+                f"{message.operation}() with {len(message.arguments)} arguments is nothing that objects do",
+                (),
+            )
+            self._output.to_clients.append(
+                (connection, wire.Reply(message.lane, message.number, wire.Status.ERROR, value))
+            )
+        else:
+            self._hang_up(connection, f"a name or namespace above {NAME_BYTES_MAX} bytes (NAME_BYTES_MAX)")
+
     def _propose_pending(self) -> None:
         queue = self._to_propose
         while queue:
@@ -344,14 +369,23 @@ class Replica:
             if self._hosting.pending_count:
                 self._forward_due_ms = self._now_ms + FORWARD_RETRY_MS
         self._spread(effects, connection)
-        if entry.kind == EntryKind.LEADS and self._leads:
+        if entry.kind == EntryKind.LEADS and self._leads and self.machine.ballot_in_force == self.paxos.ballot:
             self._begin_serving()
 
     def _spread(self, effects: Effects, connection: int | None) -> None:
         """Tells this replica's clients what apply did; `connection` is where the command came from, if from here."""
         for session, nonce in effects.opened:
             self._hosting.opened(nonce, session)
+        for nonce, rejection in effects.rejected:
+            self._turn_away(self._hosting.opened(nonce, None), rejection)
+        for fault in effects.faults:
+            self._output.faults.append(fault)
         if connection is not None:
+            for session, _ in effects.refused:
+                reason = f"session {session} is another client's: its nonce is not the one that was sent"
+                self._turn_away(connection, wire.Rejected("wrong_group", reason))
+            for namespace, name, existed in effects.deleted:
+                self._answer_deletion(connection, namespace, name, existed)
             for session in effects.resumed:
                 former = self._hosting.bind(connection, session)
                 if former is not None:
@@ -380,6 +414,11 @@ class Replica:
         connection = self._hosting.connection(session)
         if connection is not None:
             self._output.to_clients.append((connection, message))
+
+    def _turn_away(self, connection: int | None, rejection: wire.Rejected) -> None:
+        if connection is not None:
+            self._output.to_clients.append((connection, rejection))
+            self._hang_up(connection, rejection.reason)
 
     def _hang_up(self, connection: int, reason: str) -> None:
         self._output.hang_up.append((connection, reason))
@@ -596,9 +635,25 @@ class Replica:
     def _answer(self, connection: int, query: wire.Query) -> None:
         if query.question == "status":
             value: Any = self.status()
+        elif query.question == "delete":
+            self._delete(connection, query)
+            return
         else:
             try:
                 value = self.machine.describe(query.question, query.arguments)
             except KeyError:
                 raise ProtocolError(f"unknown question {query.question!r}") from None
         self._output.to_clients.append((connection, wire.Answer(query.number, value)))
+
+    def _delete(self, connection: int, query: wire.Query) -> None:
+        """The one question that changes something: it goes through the log, and is answered when it is applied."""
+        match query.arguments:
+            case (str() as namespace, str() as name):
+                self._deletions.setdefault((connection, namespace, name), []).append(query.number)
+                self._submit(commands.delete(namespace, name), connection)
+            case _:
+                raise ProtocolError("delete takes a namespace and a name")
+
+    def _answer_deletion(self, connection: int, namespace: str, name: str, existed: bool) -> None:
+        for number in self._deletions.pop((connection, namespace, name), []):
+            self._output.to_clients.append((connection, wire.Answer(number, existed)))
