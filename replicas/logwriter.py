@@ -74,7 +74,8 @@ class LogWriter:
         self._next = _Batch()
         # Invariant: while _writing is set, the thread owns the log and nobody else touches it.
         self._writing = False
-        self._broken = False
+        self.broken = False
+        """Whether the disk has refused. Nothing is written after that."""
         self._slow_until_s = 0.0
         self._work: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -103,7 +104,7 @@ class LogWriter:
             whether a batch was made durable before the return.
 
         """
-        if self._writing or self._broken or not (self._next.records or self._next.messages):
+        if self._writing or self.broken or not (self._next.records or self._next.messages):
             return False
         batch, self._next = self._next, _Batch()
         if self._log is None or not batch.records:
@@ -157,10 +158,10 @@ class LogWriter:
         self._done(batch)
 
     def _done(self, batch: _Batch) -> None:
-        if not self._broken:
+        if not self.broken:
             self._synced(batch.number, batch.messages)
 
     def _give_up(self, error: StorageFailed) -> None:
         # A sync that failed may have lost pages that a second one would report as written: it is never tried again.
-        self._broken = True
+        self.broken = True
         self._failed(error)

@@ -42,6 +42,9 @@ EMBEDDED_IDLE_S: Final = 5.0
 EMBEDDED_SOCKET: Final = "socket"
 """The name of the embedded group's Unix socket in its directory."""
 
+EMBEDDED_DATA: Final = "replica"
+"""The name of the embedded group's data directory in its directory."""
+
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 LEASE_S: Final = 10.0
@@ -210,7 +213,8 @@ _FILE_KEYS: Final[dict[str, Callable[[str, object], object]]] = {
 def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> Options:
     embedded = values.get("embedded")
     if embedded is not None:
-        values = {**values, "data_dir": embedded}
+        # Beside it stand the socket, and the log of whoever started us.
+        values = {**values, "data_dir": str(Path(embedded) / EMBEDDED_DATA)}
         clash = [name for name in ("cluster", "memory", "listen_fd") if values.get(name)]
         if clash:
             name = clash[0].replace("_", "-")

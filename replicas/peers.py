@@ -192,7 +192,7 @@ class _Dialer:
             self._current.hang_up()
 
     def redial(self) -> None:
-        """Drop the connection, if there is one, for a new one."""
+        """Drop the connection, if there is one, for a new one at once."""
         self._pause_s = 0.0
         if self._current is not None:
             self._current.hang_up()
@@ -211,7 +211,8 @@ class _Dialer:
             return
         if self.link is not None:
             self.link = None
-            log.info("lost the link to replica %d at %s", self.replica, self.address)
+            if self._pause_s:
+                log.info("lost the link to replica %d at %s", self.replica, self.address)
         self._current = None
         if why and why != self._said:
             # Once per reason: a replica that is down for a day is one line, not 86,400.

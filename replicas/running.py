@@ -188,7 +188,7 @@ class _Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
         make = loop.create_unix_server if options.listen.path else loop.create_server
-        server = await make(daemon.clients.accept, sock=listening_socket, backlog=listening.BACKLOG)  # type: ignore[operator]
+        server = await make(daemon.clients.accept, sock=listening_socket, backlog=listening.BACKLOG)
         daemon.start()
         self._say_ready()
         if options.embedded:
@@ -201,6 +201,8 @@ class _Service:
             await self._until_handed_over(daemon)
         daemon.close()
         await asyncio.sleep(LAST_WORDS_S)
+        # From here on we are ending anyway: a second signal must not turn a clean end into a killed one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
 
     async def _until_handed_over(self, daemon: Daemon) -> None:
         log.info("stopping: handing over")
@@ -246,7 +248,7 @@ class _Service:
                 luck=random.SystemRandom().random,
                 now_ms=now_ms(),
             ),
-            machine=Machine.restore(self._snapshot()) if self._storage.snapshot is not None else Machine(),
+            machine=Machine.restore(self._snapshot()) if self._storage.snapshot is not None else Machine(configuration),
             namespace_term_ms=int(self._options.lease_s * 1000),
             now_ms=now_ms(),
         )

@@ -145,7 +145,10 @@ class Daemon:
         elif self.core is None:
             raise ProtocolError("the group is not formed yet")
         else:
-            self.client_said(connection, query, body)
+            try:
+                self.client_said(connection, query, body)
+            except TypeError:
+                raise ProtocolError(f"{query.question!r} was asked with arguments that it does not take") from None
 
     def replica_came(self, connection: Connection) -> None:
         self.peers.came(connection)
@@ -311,8 +314,8 @@ class Daemon:
         core.hand_over()
         deadline_s = self._loop.time() + HAND_OVER_S
         alone = len(self.options.cluster) == 1
-        while not self._failed and self._loop.time() < deadline_s:
-            if self.log.idle and (alone or core.paxos.role != Role.LEADER):
+        while self._loop.time() < deadline_s:
+            if self.log.broken or (self.log.idle and (alone or core.paxos.role != Role.LEADER)):
                 return
             await asyncio.sleep(HAND_OVER_LOOK_S)
 
@@ -337,7 +340,8 @@ class Daemon:
         """Whether nobody is connected, no session lives and no object is out of its initial state."""
         if self.core is None or len(self.clients) or not self.log.idle:
             return False
-        return self.core.is_empty
+        machine = self.core.machine
+        return not machine.sessions and not machine.registry.objects
 
     # --- for people
 

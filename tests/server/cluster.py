@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replicas as real processes: start some, kill them, start them again, ask who leads. For every test that needs a group.
+"""Replicas as real processes: start some, kill them, start them again, ask who leads. For all tests of a real group.
 
 Ports are the operating system's choice and stay ours while a replica is down: a socket of this process keeps each one
 bound (with SO_REUSEPORT, never listening, so it gets no connections), and every start hands a fresh one to the replica.
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dthreading.wire import auth
 from dthreading.wire.messages import Role
@@ -101,6 +101,11 @@ class Node:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
         self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Until the process has ended: its exit code."""
+        assert self.process is not None
         try:
             code = self.process.wait(READY_S)
         except subprocess.TimeoutExpired:
@@ -153,13 +158,14 @@ class Cluster:
         }
         self.nodes = [Node(self, number) for number in range(1, size + 1)]
 
-    def __enter__(self) -> Cluster:
-        return self.start()
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self) -> Cluster:
+    def start(self) -> None:
         """Start all replicas, and wait until each is ready."""
         try:
             for node in self.nodes:
@@ -169,14 +175,13 @@ class Cluster:
         except BaseException:
             self.close()
             raise
-        return self
 
     def stop(self) -> list[int]:
         """SIGTERM to all at once; their exit codes."""
         running = [node for node in self.nodes if node.running]
         for node in running:
             node.signal(signal.SIGTERM)
-        return [node.stop() for node in running]
+        return [node.wait() for node in running]
 
     def kill(self) -> None:
         """SIGKILL to all at once: the machine room has lost its power."""
@@ -185,7 +190,7 @@ class Cluster:
                 node.signal(signal.SIGKILL)
         for node in self.nodes:
             if node.process is not None:
-                node.kill()
+                node.wait()
 
     def close(self) -> None:
         """Kill what runs and remove what was made."""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client of the fewest lines: a blocking socket, the handshake, and frames. For tests and figures of the server alone."""
+"""A client of the fewest lines: a blocking socket, the handshake, and frames. For the server's tests and figures."""
 
 from __future__ import annotations
 
 import os
 import socket
 from pathlib import Path
+from typing import Self
 
 from dthreading.wire import auth
 from dthreading.wire.codec import decode, encode
@@ -52,7 +53,7 @@ class Raw:
             self.socket.close()
             raise
 
-    def __enter__(self) -> Raw:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -46,7 +46,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_
 def test_embedded_is_one_durable_replica_on_a_socket_in_its_own_directory(tmp_path: Path) -> None:
     options = parse(["--embedded", str(tmp_path), "--idle-exit", "1.5"], {})
     assert options.embedded
-    assert options.data_dir == tmp_path
+    assert options.data_dir.parent == tmp_path
     assert Path(options.listen.path).parent == tmp_path
     assert options.idle_exit_s == 1.5
 
