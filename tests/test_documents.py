@@ -134,8 +134,8 @@ def option_rows() -> list[list[str]]:
     for action in options._parser()._actions:
         if action.dest == "help" or action.help == argparse.SUPPRESS:
             continue
-        takes = action.metavar if action.nargs != 0 else None
-        name = " ".join(filter(None, (action.option_strings[0], takes if isinstance(takes, str) else None)))
+        takes = "{" + ",".join(action.choices) + "}" if action.choices else action.metavar
+        name = f"{action.option_strings[0]} {takes}" if takes and action.nargs != 0 else action.option_strings[0]
         key = code(action.dest.replace("_", "-")) if action.dest in options._FILE_KEYS else ""
         said, _, default = (action.help or "").partition(" (default ")
         default = DEFAULTS_ELSEWHERE.get(action.dest, default.removesuffix(")"))
