@@ -27,6 +27,7 @@ from dthreading.wire.messages import Lifetime
 from dthreading.wire.places import module_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType, FrameType
 
 __all__ = ["Name", "PrivateNameWarning", "check", "mint", "name_for"]
@@ -93,7 +94,7 @@ _taken: set[str] = set()
 """The automatic names that this process has given out: the second evaluation of one place is another object."""
 
 
-def name_for(instance: object, kind: str, given: str | None, *, configured: bool = False) -> Name:
+def name_for(instance: object, kind: str, given: str | None, *, configured: Callable[[], bool] = bool) -> Name:
     """The name of `instance`, whose constructor is running.
 
     Args:
@@ -293,14 +294,14 @@ def _inside_loop(code: CodeType, offset: int) -> bool:
 # --- what is said about private ones -------------------------------------------------------------------------------
 
 
-def _mode(*, configured: bool) -> str:
-    mode = os.environ.get(MODE_VARIABLE) or ("warn" if configured else "auto")
+def _mode(*, configured: Callable[[], bool]) -> str:
+    mode = os.environ.get(MODE_VARIABLE) or ("warn" if configured() else "auto")
     if mode not in MODES:
         raise ValueError(f"{MODE_VARIABLE} must be one of {', '.join(MODES)}, not {mode!r}")
     return mode
 
 
-def _complaint(frame: FrameType, kind: str, *, repeated: bool, configured: bool) -> Complaint | None:
+def _complaint(frame: FrameType, kind: str, *, repeated: bool, configured: Callable[[], bool]) -> Complaint | None:
     if _mode(configured=configured) == "auto":
         return None
     why = "was evaluated before in this process" if repeated else "makes a new object on each evaluation"

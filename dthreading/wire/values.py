@@ -262,7 +262,7 @@ def _plain_scalar(item: float | str | bytes) -> Priority:
             return int(item)
         case float():
             if math.isnan(item):
-                raise TypeError("NaN has no place in an order, so it cannot be a priority")
+                raise ValueError("NaN has no place in an order, so it cannot be a priority")
             return float(item)
         case str():
             if not _encodable(item):

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Lock and RLock share: taking and giving back, by this thread, in its process's record of holds.
+
+Three promises are kept here and nowhere else: an interrupt between a grant and the caller's next line gives the grant
+back; what a lease took is never used in silence (LockLost); `with` never hides what its body raised.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dthreading import runtime
+from dthreading.errors import LockLost
+from dthreading.holds import Hold, Holds, holds_of
+from dthreading.proxy import FOR_EVER_S, Proxy
+from dthreading.session.calls import ACQUIRE, READ, TRY_ACQUIRE
+from dthreading.wire.messages import Lifetime
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from dthreading.session.calls import Answer
+
+__all__ = ["Ownable"]
+
+logger = logging.getLogger("dthreading")
+
+
+class Ownable(Proxy):
+    """What Lock and RLock share, and what a Condition needs of either."""
+
+    __slots__ = ("_proxy_holds",)
+
+    _proxy_probe: ClassVar[tuple[str, tuple[Any, ...]]] = ("locked", ())
+    _proxy_holds: Holds
+
+    def __init__(self, *, name: str | None = None) -> None:
+        self._proxy_init(name)
+
+    def _proxy_settle(self) -> None:
+        super()._proxy_settle()
+        self._proxy_hold_on_record()
+
+    def _proxy_hold_on_record(self) -> None:
+        target = self._proxy_target
+        outlives = target.lifetime != Lifetime.PRIVATE
+        self._proxy_holds = holds_of(target.namespace, target.name, outlives_proxies=outlives)
+
+    def _proxy_revived(self, state: dict[str, Any]) -> None:
+        super()._proxy_revived(state)
+        if self._proxy_settled:
+            self._proxy_hold_on_record()
+
+    # --- what the user calls
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it, as `threading` does: True once it is yours; False when it may not, or no longer, wait."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Give it back."""
+        raise NotImplementedError
+
+    def locked(self) -> bool:
+        """Whether anybody holds it, in any process. A round trip to the group."""
+        return bool(self._ask("locked", (), READ).value)
+
+    def __enter__(self) -> bool:
+        entered = False
+        try:
+            entered = self.acquire()
+            return True  # inside the `try`: an interrupt that is raised here must not leave the lock held
+        except BaseException:
+            if entered:
+                self._give_back()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.release()
+        except Exception:
+            if kind is None:
+                raise
+            logger.warning("%r was not released properly after an error in its body", self._proxy_target, exc_info=True)
+
+    @property
+    def fence(self) -> int | None:
+        """The fencing token of the hold: this thread's, else the latest of this process; None where there is none.
+
+        Strictly increasing per lock. Hand it to whatever the lock protects, and let that refuse smaller ones: no lease
+        gives mutual exclusion over something that does not check.
+
+        Raises:
+            LockLost: the lease has ended, and the hold with it.
+
+        """
+        if not self._proxy_settled:
+            return None
+        hold = self._proxy_holds.of_anybody(runtime.thread_token())
+        if hold is None:
+            return None
+        self._check_valid(hold)
+        return hold.fence
+
+    # --- inside
+
+    def _check_valid(self, hold: Hold) -> None:
+        if not runtime.client().holds_are_valid(hold.session):
+            raise LockLost(
+                f"{self._proxy_target}: the lease of session {hold.session} has ended, and the hold with fence"
+                f" {hold.fence} with it; somebody else may hold it now"
+            )
+
+    def _acquire(self, blocking: bool, timeout: float) -> bool:
+        # The arguments were checked: by the interpreter's own lock, so its errors are those of the running version.
+        thread = runtime.thread_token()
+        if not blocking or timeout == 0:
+            arguments, manner, seconds = (False, thread), TRY_ACQUIRE, None
+        else:
+            arguments, manner = (True, thread), ACQUIRE
+            seconds = None if timeout == -1 or timeout > FOR_EVER_S else float(timeout)
+        answer: Answer | None = None
+        try:
+            answer = self._ask("acquire", arguments, manner, seconds)
+            if answer.value is False:
+                return False
+            self._proxy_holds.note(thread, self._hold_in(answer))
+            return True
+        except BaseException:
+            if answer is not None and answer.value is not False:
+                self._proxy_holds.note(thread, self._hold_in(answer))
+                self._give_back()
+            raise
+
+    def _hold_in(self, answer: Answer) -> Hold:
+        """What the answer to an acquire gave."""
+        raise NotImplementedError
+
+    def _give_back(self) -> None:
+        """Release after an interrupt, which is on its way to the caller and must arrive there."""
+        try:
+            self.release()
+        except Exception:
+            logger.warning("%r could not be given back after an interrupt", self._proxy_target, exc_info=True)
+
+    def _at_fork_reinit(self) -> None:
+        """For the standard library, which calls it in a forked child: the child holds nothing, and the parent's hold is
+        the parent's. Anywhere else it gives back what this thread holds.
+        """
+        if not self._proxy_settled:
+            return
+        if self._proxy_holds.of_anybody(runtime.thread_token()) is not None:
+            self._give_back()
+            self._proxy_holds.forget_all()

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""For tests, yours and ours. `local` is a group inside the process: no sockets, no disk, nothing to start."""
