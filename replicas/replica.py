@@ -12,8 +12,7 @@ The way of a command: `client_said` -> pending -> `paxos.propose` here or `Forwa
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 from dthreading.errors import ProtocolError
 from dthreading.wire import messages as wire
@@ -22,108 +21,25 @@ from dthreading.wire.messages import ToClient, ToReplica
 from replicas import commands
 from replicas.formation import Census
 from replicas.hosting import PENDING_PER_CONNECTION_MAX, Hosting
-from replicas.leases import LATE_MS, Leases
+from replicas.leading import Reading, Tenure, Vouching
 from replicas.machine import Effects, Machine
 from replicas.messages import Forward, PeerMessage, SnapshotPart, SnapshotRequest, Vouch, Vouched
+from replicas.output import ReplicaOutput, ServeSnapshot
 from replicas.paxos.core import Paxos
-from replicas.paxos.types import NO_BALLOT, Ballot, Configuration, Entry, EntryKind, Record, Role
+from replicas.paxos.types import Ballot, Configuration, Entry, EntryKind, Role
+from replicas.snapshots import Cutting, Fetching
 
-__all__ = ["Replica", "ReplicaOutput", "SnapshotWork"]
+__all__ = ["Replica"]
 
 FORWARD_RETRY_MS: Final = 1000
-"""A follower whose forwarded commands have made no progress for this long passes them on again (the link may have lost
-them; copies are harmless)."""
+"""A follower passes on again what its leader has not got chosen for so long (the link may have lost it; copies are
+harmless)."""
 
 FORWARD_BYTES_MAX: Final = 1024 * 1024
 """The most of one Forward, so that a frame stays well below FRAME_BYTES_MAX whatever is pending."""
 
 LEADERLESS_MS: Final = 3000
 """Without a leader for this long (several elections' worth), a replica sends its clients on to the others."""
-
-SNAPSHOT_ENTRIES: Final = 50_000
-"""Entries applied since the last snapshot that make it time for another: a few seconds of replay at most after a
-restart."""
-
-SNAPSHOT_LOG_BYTES: Final = 32 * 1024 * 1024
-"""The same for the bytes of those entries, so that a log of large items stays bounded as well."""
-
-SNAPSHOT_SLICE_BYTES: Final = 64 * 1024
-"""How much of a snapshot is serialized in one turn of the loop: well under a millisecond."""
-
-
-# --- what the shell does with snapshots, in order -----------------------------------------------------------------
-
-
-class BeginSnapshot(NamedTuple):
-    """Begin writing the snapshot of `slot` aside."""
-
-    slot: int
-    configuration: Configuration
-    chain: int
-
-
-class SnapshotChunk(NamedTuple):
-    """Append this to it."""
-
-    data: bytes
-
-
-class FinishSnapshot(NamedTuple):
-    """Make it durable, then call `Replica.snapshot_saved(slot)`."""
-
-    slot: int
-
-
-class ServeSnapshot(NamedTuple):
-    """Read a part of the newest durable snapshot and send it to `replica` as a `SnapshotPart`."""
-
-    replica: int
-    request: SnapshotRequest
-    promised: Ballot
-
-
-class KeepSnapshotPart(NamedTuple):
-    """Store this part; after the last, check and install the whole, then call `Replica.snapshot_installed`."""
-
-    source: int
-    part: SnapshotPart
-
-
-SnapshotWork: TypeAlias = BeginSnapshot | SnapshotChunk | FinishSnapshot | ServeSnapshot | KeepSnapshotPart
-
-
-@dataclass(slots=True)
-class ReplicaOutput:
-    """What the shell does next. `send_after_sync` leaves only when `persist` is durable; all else may go at once."""
-
-    persist: list[Record] = field(default_factory=list)
-    batch: int = 0
-    send_now: list[tuple[int, PeerMessage]] = field(default_factory=list)
-    send_after_sync: list[tuple[int, PeerMessage]] = field(default_factory=list)
-    to_clients: list[tuple[int, ToClient]] = field(default_factory=list)
-    faults: list[Exception] = field(default_factory=list)
-    """Objects of ours that broke: for the log. Each is quarantined already."""
-    hang_up: list[tuple[int, str]] = field(default_factory=list)
-    snapshot: list[SnapshotWork] = field(default_factory=list)
-
-
-# --- tokens of confirm(): what is answered once leadership is confirmed -------------------------------------------
-
-
-class _Vouching(NamedTuple):
-    source: int | None
-    """The follower that asked; None: the client is connected here."""
-    session: int
-    beat: int
-    heard_ms: int
-
-
-class _Reading(NamedTuple):
-    connection: int
-    call: wire.Call
-    body: bytes
-    slot: int
-    """The read sees at least what was proposed before it came, its own session's calls included."""
 
 
 class Replica:
@@ -143,30 +59,21 @@ class Replica:
         self._namespace_term_ms = namespace_term_ms
         self._now_ms = now_ms
         self._due_ms = now_ms
+        """When `tick` was due last; a call long after it means that the process was paused."""
         self._hosting = Hosting()
         self._output = ReplicaOutput()
-        # The leader's side.
-        self._to_propose: deque[bytes] = deque()
-        self._sessions: Leases[int] = Leases()
-        self._namespaces: Leases[str] = Leases()
-        self._doomed: set[int] = set()
-        self._waiting_reads: list[_Reading] = []
-        self._informed: set[int] = set()
-        self._proposed = 0
-        self._serving = False
-        self._deletions: dict[tuple[int, str, str], list[int]] = {}
-        # The follower's side.
-        self._reign: tuple[int | None, Any] = (None, None)
-        self._forward_due_ms = 0
+        self._cutting = Cutting(machine.applied)
+        self._fetching = Fetching()
+        self._reign: tuple[int | None, Ballot] = (None, paxos.ballot)
         self._leaderless_since_ms: int | None = now_ms
-        # Snapshots.
-        self._snapshot: Any = None
-        self._snapshot_slot = machine.applied
-        self._since_snapshot = 0
-        self._bytes_since_snapshot = 0
-        self._fetching: tuple[int, int, int] | None = None
-        self._fetch_due_ms = 0
-        self._fetched_promise = NO_BALLOT
+        self._retry_ms = now_ms
+        self._tenure: Tenure | None = None
+        """Set while this replica leads and its LEADS is applied here."""
+        self._to_propose: deque[bytes] = deque()
+        self._proposed = 0
+        self._to_forward: list[bytes] = []
+        self._informed: set[int] = set()
+        self._deletions: dict[tuple[int, str, str], list[int]] = {}
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -185,13 +92,13 @@ class Replica:
             case _ if message.session != self._hosting.link(connection).session:
                 self._hang_up(connection, f"it speaks for session {message.session}, which is not the connection's")
             case wire.Keepalive():
-                self._keepalive(_Vouching(None, message.session, message.beat, self._now_ms))
+                self._keepalive(Vouching(None, message.session, message.beat, self._now_ms))
             case wire.CloseAtEnd():
                 self._hosting.link(connection).close_at_end = True
             case wire.Call() | wire.Attach() if (code := self.machine.check(message)) is not None:
                 self._refuse(connection, message, code)
-            case wire.Call() if self._serving and self.machine.is_read(message):
-                self._read(_Reading(connection, message, body, self._proposed + len(self._to_propose)))
+            case wire.Call() if self._tenure is not None and self.machine.is_read(message):
+                self._read(Reading(connection, message, body, self._proposed + len(self._to_propose)))
             case _:
                 self._submit(body, connection)
 
@@ -211,35 +118,34 @@ class Replica:
                     self._to_propose.extend(bodies)
                     self._informed.add(source)
             case Vouch(session=session, beat=beat):
-                self._keepalive(_Vouching(source, session, beat, self._now_ms))
+                self._keepalive(Vouching(source, session, beat, self._now_ms))
             case Vouched(session=session, beat=beat):
                 self._tell(session, wire.Alive(session, beat))
             case SnapshotRequest():
                 self._output.snapshot.append(ServeSnapshot(source, message, self.paxos.promised))
             case SnapshotPart():
-                self._snapshot_part(source, message)
+                work, requests = self._fetching.came(source, message, self.machine.applied, self._now_ms)
+                self._output.snapshot += work
+                self._output.send_now += requests
             case Census():
                 raise AssertionError("the shell's Formation hears those")
             case _:
                 self.paxos.step(source, message)
+                self._notice_reign()
 
     def peer_linked(self, replica: int) -> None:
         """A new connection to that replica: what was passed on over the old one may be lost."""
         if replica == self.paxos.leader:
-            self._forward_all()
+            self._forward_again(self._now_ms)
 
     def tick(self, now_ms: int) -> None:
         """Time has passed. A late call means that the process was paused, and is charged to nobody's lease."""
         late_ms = now_ms - self._due_ms
         self._now_ms = now_ms
-        paused = late_ms > LATE_MS
-        if paused:
-            self._sessions.slept(late_ms)
-            self._namespaces.slept(late_ms)
         self.paxos.tick(now_ms)
-        if self._serving and not paused:
-            # After a pause the sockets are drained first: the keepalives in them may be what we are waiting for.
-            self._expire()
+        self._notice_reign()
+        if self._tenure is not None:
+            self._to_propose.extend(self._tenure.expired(now_ms, late_ms))
         self._follow()
         self._due_ms = self.paxos.wake_ms
 
@@ -255,6 +161,7 @@ class Replica:
     def synced(self, batch: int) -> None:
         """All that was to persist with this batch is durable."""
         self.paxos.synced(batch)
+        self._notice_reign()
 
     def hand_over(self) -> None:
         """Before this process stops: let another lead, and send the clients on."""
@@ -266,47 +173,44 @@ class Replica:
 
     def take(self) -> ReplicaOutput:
         """All that is to be done since the last call."""
-        self._notice_reign()
         self._propose_pending()
+        self._forward()
         paxos = self.paxos.take()
         output = self._output
-        output.persist = paxos.persist
-        output.batch = paxos.batch
+        output.persist, output.batch = paxos.persist, paxos.batch
         output.send_now[:0] = paxos.send_now
-        output.send_after_sync[:0] = paxos.send_after_sync
+        output.send_after_sync = paxos.send_after_sync
         for entry in paxos.chosen:
             self._apply(entry)
         for token in paxos.failed:
             self._unconfirmed(token)
         for token in paxos.confirmed:
             self._confirmed(token)
-        if self._waiting_reads:
-            self._serve_waiting_reads()
-        self._fetch_snapshot(paxos.fetch_snapshot_from)
-        self._slice_snapshot()
+        self._answer_reads()
+        if paxos.fetch_snapshot_from is not None:
+            output.send_now += self._fetching.want(paxos.fetch_snapshot_from, self._now_ms)
+        output.snapshot += self._cutting.work(self.machine, self.paxos.configuration, self.paxos.chain)
         self._output = ReplicaOutput()
         return output
 
     @property
     def wants_turn(self) -> bool:
-        """Whether `take` should be called again soon although nothing came in: a snapshot is being written, or a window
-        was full.
-        """
-        return self._snapshot is not None or bool(self._to_propose and self._leads)
+        """Whether `take` is due soon although nothing came in: a snapshot is being written, or a window was full."""
+        return self._cutting.busy or bool(self._to_propose and self._leads)
 
     # --- commands -------------------------------------------------------------------------------------------------
 
     def _submit(self, body: bytes, connection: int | None) -> None:
         """Into the log with it, by way of whoever leads."""
-        if not self._hosting.add(body, connection):
+        if not self._hosting.add(body, connection, self._now_ms):
             return
         if connection is not None and self._hosting.link(connection).pending > PENDING_PER_CONNECTION_MAX:
             reason = f"more than PENDING_PER_CONNECTION_MAX = {PENDING_PER_CONNECTION_MAX} commands on their way"
             self._hang_up(connection, reason)
         if self._leads:
             self._to_propose.append(body)
-        elif self.paxos.leader is not None:
-            self._forward([body])
+        else:
+            self._to_forward.append(body)
 
     def _refuse(self, connection: int, message: wire.Call | wire.Attach, code: str) -> None:
         """What apply would refuse on every replica need not be decided; the number stays unused, which is allowed."""
@@ -335,42 +239,34 @@ class Replica:
             self.paxos.inform(source)
         self._informed.clear()
 
-    def _forward(self, bodies: list[bytes]) -> None:
+    def _forward(self) -> None:
+        """Passes this turn's commands on to the leader, in as few messages as their size allows."""
+        bodies, self._to_forward = self._to_forward, []
         leader = self.paxos.leader
-        assert leader is not None
-        self._forward_due_ms = self._now_ms + FORWARD_RETRY_MS
-        outgoing = self._output.send_now
-        if outgoing and outgoing[-1][0] == leader and isinstance(outgoing[-1][1], Forward) and len(bodies) == 1:
-            last = outgoing[-1][1]
-            if sum(map(len, last.bodies)) + len(bodies[0]) < FORWARD_BYTES_MAX:
-                outgoing[-1] = (leader, Forward((*last.bodies, *bodies)))
-                return
-        batch: list[bytes] = []
-        size = 0
-        for body in bodies:
-            if batch and size + len(body) > FORWARD_BYTES_MAX:
-                outgoing.append((leader, Forward(tuple(batch))))
-                batch, size = [], 0
-            batch.append(body)
+        if not bodies or leader is None or self._leads:
+            return  # they stay pending, and go to whoever leads next
+        start = size = 0
+        for index, body in enumerate(bodies):
+            if size + len(body) > FORWARD_BYTES_MAX and index > start:
+                self._output.send_now.append((leader, Forward(tuple(bodies[start:index]))))
+                start, size = index, 0
             size += len(body)
-        outgoing.append((leader, Forward(tuple(batch))))
+        self._output.send_now.append((leader, Forward(tuple(bodies[start:]))))
 
-    def _forward_all(self) -> None:
-        if self._hosting.pending_count and self.paxos.leader is not None and not self._leads:
-            self._forward(list(self._hosting.pending))
+    def _forward_again(self, before_ms: int) -> None:
+        """Passes on what was passed on before `before_ms` last, and is not applied."""
+        if self.paxos.leader is not None and not self._leads:
+            self._to_forward += self._hosting.overdue(before_ms, self._now_ms)
 
     def _apply(self, entry: Entry) -> None:
         effects = self.machine.apply(entry)
-        self._since_snapshot += 1
-        self._bytes_since_snapshot += len(entry.value)
-        connection = None
-        if entry.kind == EntryKind.COMMAND:
-            connection = self._hosting.applied(entry.value)
-            if self._hosting.pending_count:
-                self._forward_due_ms = self._now_ms + FORWARD_RETRY_MS
+        self._cutting.applied(len(entry.value))
+        connection = self._hosting.applied(entry.value) if entry.kind == EntryKind.COMMAND else None
         self._spread(effects, connection)
-        if entry.kind == EntryKind.LEADS and self._leads and self.machine.ballot_in_force == self.paxos.ballot:
-            self._begin_serving()
+        if self._tenure is not None:
+            self._tenure.applied(effects, self._now_ms)
+        elif entry.kind == EntryKind.LEADS and self._leads and self.machine.ballot_in_force == self.paxos.ballot:
+            self._tenure = Tenure(self.machine, self.paxos.ballot, self._namespace_term_ms, self._now_ms)
 
     def _spread(self, effects: Effects, connection: int | None) -> None:
         """Tells this replica's clients what apply did; `connection` is where the command came from, if from here."""
@@ -397,18 +293,6 @@ class Replica:
                 self._tell(session, message)
         for session in effects.ended:
             self._hosting.ended(session)
-        if not self._serving:
-            return
-        for session, _ in effects.opened:
-            self._renew(session, self._now_ms)
-        for session in effects.resumed:
-            self._doomed.discard(session)
-            self._renew(session, self._now_ms)
-        for session in effects.ended:
-            self._doomed.discard(session)
-            self._sessions.drop(session)
-        for namespace in effects.idle:
-            self._namespaces.renew(namespace, self._now_ms, self._namespace_term_ms)
 
     def _tell(self, session: int, message: ToClient) -> None:
         connection = self._hosting.connection(session)
@@ -424,76 +308,45 @@ class Replica:
         self._output.hang_up.append((connection, reason))
         self._hosting.gone(connection)
 
-    # --- the leader's duties: leases, confirmed reads and keepalives ----------------------------------------------
+    # --- what only a true leader may answer -----------------------------------------------------------------------
 
-    def _begin_serving(self) -> None:
-        """Our own LEADS entry is applied: everyone gets a full term, since nobody knows what the last leader heard."""
-        self._serving = True
-        self._doomed.clear()
-        self._sessions.clear()
-        self._namespaces.clear()
-        for session in self.machine.sessions:
-            self._renew(session, self._now_ms)
-        for namespace in self.machine.idle_namespaces:
-            self._namespaces.renew(namespace, self._now_ms, self._namespace_term_ms)
-
-    def _renew(self, session: int, heard_ms: int) -> None:
-        known = self.machine.sessions.get(session)
-        if known is not None and session not in self._doomed:
-            self._sessions.renew(session, heard_ms, known.ttl_ms)
-
-    def _expire(self) -> None:
-        for session in self._sessions.due(self._now_ms):
-            known = self.machine.sessions.get(session)
-            if known is None:
-                continue
-            # From here on nothing of this session is acknowledged: its client may count on that.
-            self._doomed.add(session)
-            self._to_propose.append(commands.expire(session, known.epoch, self.paxos.ballot))
-        for namespace in self._namespaces.due(self._now_ms):
-            epoch = self.machine.idle_namespaces.get(namespace)
-            if epoch is not None:
-                self._to_propose.append(commands.reset(namespace, epoch, self.paxos.ballot))
-
-    def _keepalive(self, vouching: _Vouching) -> None:
-        if self._serving:
-            if vouching.session not in self._doomed:
+    def _keepalive(self, vouching: Vouching) -> None:
+        if self._tenure is not None:
+            if self._tenure.vouches_for(vouching.session):
                 self.paxos.confirm(vouching)
         elif vouching.source is None and self.paxos.leader is not None and not self._leads:
             self._output.send_now.append((self.paxos.leader, Vouch(vouching.session, vouching.beat)))
 
-    def _read(self, reading: _Reading) -> None:
+    def _read(self, reading: Reading) -> None:
         if not self.paxos.confirm(reading):
             self._submit(reading.body, reading.connection)
 
     def _confirmed(self, token: object) -> None:
+        tenure = self._tenure
         match token:
-            case _Vouching(source=source, session=session, beat=beat, heard_ms=heard_ms):
-                if not self._serving or session in self._doomed or session not in self.machine.sessions:
+            case Vouching(source=source, session=session, beat=beat):
+                if tenure is None or not tenure.heard(token):
                     return
-                self._renew(session, heard_ms)
                 if source is None:
                     self._tell(session, wire.Alive(session, beat))
                 else:
                     self._output.send_now.append((source, Vouched(session, beat)))
-            case _Reading():
-                self._waiting_reads.append(token)
+            case Reading() if tenure is not None:
+                tenure.confirmed(token)
             case _:
-                raise AssertionError(token)
+                self._unconfirmed(token)
 
     def _unconfirmed(self, token: object) -> None:
         """Leadership has gone: a read goes through the log, and a keepalive's client will send the next."""
-        if isinstance(token, _Reading):
+        if isinstance(token, Reading):
             self._submit(token.body, token.connection)
 
-    def _serve_waiting_reads(self) -> None:
-        later: list[_Reading] = []
-        for reading in self._waiting_reads:
-            if reading.slot > self.machine.applied:
-                later.append(reading)
-            elif self._hosting.connection(reading.call.session) == reading.connection:
+    def _answer_reads(self) -> None:
+        if self._tenure is None:
+            return
+        for reading in self._tenure.answerable():
+            if self._hosting.connection(reading.call.session) == reading.connection:
                 self._output.to_clients.append((reading.connection, self.machine.read(reading.call)))
-        self._waiting_reads = later
 
     # --- following ------------------------------------------------------------------------------------------------
 
@@ -503,11 +356,12 @@ class Replica:
         if reign == self._reign:
             return
         old_leader, self._reign = self._reign[0], reign
-        self._serving = False
         self._to_propose.clear()
-        waiting, self._waiting_reads = self._waiting_reads, []
-        for reading in waiting:
-            self._submit(reading.body, reading.connection)
+        self._to_forward.clear()
+        tenure, self._tenure = self._tenure, None
+        if tenure is not None:
+            for reading in tenure.abandoned():
+                self._hosting.add(reading.body, reading.connection, self._now_ms)
         leader = self.paxos.leader
         if leader is None:
             self._leaderless_since_ms = self._now_ms
@@ -516,7 +370,7 @@ class Replica:
         if self._leads:
             self._to_propose.extend(self._hosting.pending)
         else:
-            self._forward_all()
+            self._forward_again(self._now_ms)
         if leader != old_leader:
             address = self.leader_address
             for connection in self._hosting.connections:
@@ -531,8 +385,9 @@ class Replica:
         return ""
 
     def _follow(self) -> None:
-        if self._now_ms >= self._forward_due_ms:
-            self._forward_all()
+        if self._now_ms >= self._retry_ms:
+            self._retry_ms = self._now_ms + FORWARD_RETRY_MS
+            self._forward_again(self._now_ms - FORWARD_RETRY_MS)
         since = self._leaderless_since_ms
         if since is not None and self._now_ms - since > LEADERLESS_MS:
             self._leaderless_since_ms = self._now_ms
@@ -543,21 +398,19 @@ class Replica:
 
     def snapshot_saved(self, slot: int, chain: int) -> None:
         """The shell has made the snapshot of `slot` durable: the log up to it can go."""
-        assert slot > self._snapshot_slot
-        self._snapshot_slot = slot
-        self.paxos.compact(slot, chain)
+        if slot > self._cutting.slot:
+            self._cutting.slot = slot
+            self.paxos.compact(slot, chain)
 
     def snapshot_installed(self, slot: int, configuration: Configuration, chain: int, machine: Machine) -> None:
         """The shell has stored a peer's snapshot durably and restored the machine from it."""
-        self._fetching = None
+        self._fetching.done()
         if slot <= self.machine.applied:
             return
         assert machine.applied == slot
         self.machine = machine
-        self._snapshot = None
-        self._snapshot_slot = slot
-        self._since_snapshot = self._bytes_since_snapshot = 0
-        self.paxos.installed(slot, configuration, chain, self._fetched_promise)
+        self._cutting.restart(slot)
+        self.paxos.installed(slot, configuration, chain, self._fetching.promised)
         # Answers that fell into the gap were never sent from here: each is sent (again); clients ignore what they know.
         for session in self._hosting.sessions:
             if session not in machine.sessions:
@@ -566,52 +419,6 @@ class Replica:
                 continue
             for reply in machine.answers(session):
                 self._tell(session, reply)
-
-    def _slice_snapshot(self) -> None:
-        if self._snapshot is None:
-            if self._since_snapshot < SNAPSHOT_ENTRIES and self._bytes_since_snapshot < SNAPSHOT_LOG_BYTES:
-                return
-            self._since_snapshot = self._bytes_since_snapshot = 0
-            self._snapshot = (self.machine.applied, self.machine.snapshot())
-            self._output.snapshot.append(
-                BeginSnapshot(self.machine.applied, self.paxos.configuration, self.paxos.chain)
-            )
-        slot, writer = self._snapshot
-        data = writer.step(SNAPSHOT_SLICE_BYTES)
-        if data:
-            self._output.snapshot.append(SnapshotChunk(data))
-        else:
-            self._output.snapshot.append(FinishSnapshot(slot))
-            self._snapshot = None
-
-    def _fetch_snapshot(self, source: int | None) -> None:
-        """Paxos says that this replica is behind what its peers still have as entries."""
-        if source is None or (self._fetching is not None and self._now_ms < self._fetch_due_ms):
-            return
-        self._fetching = (source, 0, 0)
-        self._request_part()
-
-    def _request_part(self) -> None:
-        assert self._fetching is not None
-        source, slot, offset = self._fetching
-        self._fetch_due_ms = self._now_ms + FORWARD_RETRY_MS
-        self._output.send_now.append((source, SnapshotRequest(slot, offset)))
-
-    def _snapshot_part(self, source: int, part: SnapshotPart) -> None:
-        if self._fetching is None or self._fetching[0] != source:
-            return
-        _, slot, offset = self._fetching
-        if part.slot <= self.machine.applied or part.offset != offset or (slot and part.slot != slot):
-            if part.offset == 0 and part.slot > self.machine.applied:
-                self._fetching = (source, part.slot, 0)
-            else:
-                self._fetching = None
-                return
-        self._fetched_promise = max(self._fetched_promise, part.promised)
-        self._output.snapshot.append(KeepSnapshotPart(source, part))
-        self._fetching = (source, part.slot, part.offset + len(part.data))
-        if not part.last:
-            self._request_part()
 
     # --- for people -----------------------------------------------------------------------------------------------
 
@@ -625,7 +432,7 @@ class Replica:
             "ballot": list(paxos.ballot),
             "chosen": paxos.chosen,
             "applied": self.machine.applied,
-            "snapshot": self._snapshot_slot,
+            "snapshot": self._cutting.slot,
             "digest": self.machine.digest.hex(),
             "connections": len(self._hosting.connections),
             "pending": self._hosting.pending_count,

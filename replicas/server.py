@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from replicas.machine import Machine
     from replicas.messages import PeerMessage, SnapshotPart
     from replicas.options import Options
+    from replicas.output import ReplicaOutput
     from replicas.paxos.types import Configuration
-    from replicas.replica import Replica, ReplicaOutput
+    from replicas.replica import Replica
     from replicas.storage import MemoryStorage, SnapshotHeader, Storage, StorageFailed
 
 __all__ = ["Daemon", "now_ms"]

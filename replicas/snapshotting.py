@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from replicas.journal import log
 from replicas.machine import Machine
 from replicas.messages import SnapshotPart
-from replicas.replica import BeginSnapshot, FinishSnapshot, KeepSnapshotPart, ServeSnapshot, SnapshotChunk, SnapshotWork
+from replicas.output import BeginSnapshot, FinishSnapshot, KeepSnapshotPart, ServeSnapshot, SnapshotChunk, SnapshotWork
 from replicas.storage import SnapshotDamaged, SnapshotHeader, StorageFailed
 
 if TYPE_CHECKING:
