@@ -179,7 +179,7 @@ class Replica:
         output = self._output
         output.persist, output.batch = paxos.persist, paxos.batch
         output.send_now[:0] = paxos.send_now
-        output.send_after_sync = paxos.send_after_sync
+        output.send_after_sync += paxos.send_after_sync
         for entry in paxos.chosen:
             self._apply(entry)
         for token in paxos.failed:
