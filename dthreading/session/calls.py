@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One session with the group, without I/O: what a call is, how it behaves, and its fate when the session ends."""
+"""What a call is: how it behaves when nothing goes as planned, what it is made to, and what is known of one on its way.
+
+The table of manners is the only home of the promise what happens to a call when its session ends.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-__all__ = ["Answer", "Manner", "OnLost", "Target"]
+from dthreading.wire.messages import Status
+
+if TYPE_CHECKING:
+    from dthreading.session.core import ClientSession
+    from dthreading.session.lanes import Lane
+
+
+__all__ = ["Answer", "Manner", "OnLost", "PendingCall", "Target"]
 
 
 class OnLost(Enum):
@@ -24,16 +34,16 @@ class Manner:
     """How a call behaves when nothing goes as planned; one constant below for each row of the table."""
 
     parks: bool
-    """It may wait in the replicated state. One that does not raises GroupUnreachable after one lease without an answer."""
+    """It may wait in the replicated state. If not: GroupUnreachable after one lease without an answer."""
     on_lost: OnLost
     patience: bool = False
     """Answers False when nobody said anything for timeout + patience, and leaves an undo behind."""
     interrupt_keeps: bool = False
     """Ctrl-C withdraws it, and is raised only when its verdict is there (the lock is held again)."""
     carries_item: bool = False
-    """Its answer hands something over: it is acknowledged, or it goes back."""
+    """Its answer hands something over, which goes back to where it was unless it is acknowledged."""
     expired: str = ""
-    """The error code of a timed call that was never sent, or is not asked again because its time is up; "" answers False."""
+    """The error of a timed call that was never sent, or is not asked again as its time is up; "" answers False."""
 
 
 ACQUIRE: Final = Manner(parks=True, patience=True, on_lost=OnLost.RETRY)
@@ -58,7 +68,7 @@ READ: Final = Manner(parks=False, on_lost=OnLost.RETRY)
 class Target:
     """The replicated object that a proxy stands for. Two targets are two attachments, also when all fields are equal.
 
-    `known` is set once any call on it was answered: a private object is not made anew after that.
+    `known` is set once a call on it was answered: a private object is never made anew after that.
     """
 
     __slots__ = ("__weakref__", "arguments", "create", "kind", "known", "lifetime", "name", "namespace")
@@ -83,3 +93,51 @@ class Answer(NamedTuple):
 
     value: Any
     session: int
+
+
+class PendingCall:
+    """One attempt at one call, from its start to its answer. `wake` is the runtime's; nothing here looks at it."""
+
+    __slots__ = (
+        "abandoned", "arguments", "error", "finished", "frame", "lane", "lost", "manner", "number", "operation",
+        "others", "parked_at", "sent", "session", "settled", "status", "target", "tell", "value", "wake", "withdrawn",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        target: Target,
+        operation: str,
+        arguments: tuple[Any, ...],
+        manner: Manner,
+        others: tuple[Target, ...] = (),
+        *,
+        tell: bool = False,
+        wake: Any = None,
+    ) -> None:
+        self.target = target
+        self.operation = operation
+        self.arguments = arguments
+        self.manner = manner
+        self.others = others
+        self.tell = tell
+        self.wake = wake
+        self.session: ClientSession | None = None
+        self.lane: Lane | None = None
+        self.number = 0
+        self.frame = b""
+        self.sent = False
+        """It may have left this process. Never False again."""
+        self.abandoned = False
+        """Its caller has gone."""
+        self.withdrawn = False
+        """Its caller waits for the verdict only."""
+        self.finished = False
+        """Its caller has the answer, and the lane is free."""
+        self.parked_at: float | None = None
+        self.settled = False
+        """Set last: one of the four below says how."""
+        self.status = Status.OK
+        self.value: Any = None
+        self.lost = False
+        self.error: Exception | None = None
+        """It could not be sent at all."""

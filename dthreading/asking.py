@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A person's question to one replica: a connection of its own, blocking, with a deadline, and no session."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from dthreading import embedded, resolve
+from dthreading.errors import DThreadingError, GroupUnreachable, NotAuthenticated, ProtocolError, from_wire
+from dthreading.wire.auth import Connector, default_secret_path, load_secret
+from dthreading.wire.codec import decode, encode
+from dthreading.wire.framing import FrameDecoder, frame
+from dthreading.wire.messages import Answer, Challenge, Message, Query, Rejected, Role, Welcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dthreading.config import Settings
+    from dthreading.resolve import Endpoint
+
+__all__ = ["ask", "ask_any", "read_secret"]
+
+TIMEOUT_S: Final = 5.0
+"""For each step of the conversation: what is asked of a person's patience when a replica hangs."""
+
+M = TypeVar("M")
+
+
+def ask_any(settings: Settings, question: str, arguments: tuple[Any, ...]) -> Any:
+    """Asks the replicas in turn until one answers.
+
+    Raises:
+        GroupUnreachable: none did; says why of the last.
+
+    """
+    trouble: Exception | None = None
+    for server in settings.servers or (embedded.server_name(),):
+        try:
+            for endpoint in resolve.endpoints(server):
+                secret = read_secret(settings.secret) if endpoint.guarded else None
+                return ask(endpoint, secret, question, arguments)
+        except (NotAuthenticated, ProtocolError):
+            raise
+        except (OSError, DThreadingError) as error:
+            trouble = error
+    raise GroupUnreachable(f"no replica answered: {trouble}") from trouble
+
+
+def ask(endpoint: Endpoint, secret: bytes | None, question: str, arguments: tuple[Any, ...]) -> Any:
+    """One question to one replica.
+
+    Raises:
+        OSError: it cannot be reached, or does not answer in time.
+        DThreadingError: it refuses.
+
+    """
+    with socket.socket(endpoint.family, socket.SOCK_STREAM) as connection:
+        connection.settimeout(TIMEOUT_S)
+        connection.connect(endpoint.address)
+        talk = _Talk(connection, endpoint.name)
+        connector = Connector(Role.ADMIN, secret, os.urandom(16))
+        talk.say(connector.hello())
+        talk.say(connector.challenged(talk.hear(Challenge)))
+        talk.hear(Welcome)
+        talk.say(Query(1, question, arguments))
+        return talk.hear(Answer).value
+
+
+def read_secret(path: Path | None) -> bytes:
+    """The secret of the group, from the file that the settings name or from the default one.
+
+    Raises:
+        NotAuthenticated: it cannot be read, or is no secret.
+
+    """
+    path = path or default_secret_path()
+    try:
+        return load_secret(path)
+    except OSError as error:
+        raise NotAuthenticated(
+            f"the group's secret file {path} cannot be read ({error.strerror}): dthreading-server makes it on its first"
+            " start; DTHREADING_SECRET_FILE names another one"
+        ) from None
+
+
+class _Talk:
+    """Messages over a blocking socket."""
+
+    def __init__(self, connection: socket.socket, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._decoder = FrameDecoder()
+        self._bodies: list[bytes] = []
+
+    def say(self, message: Message) -> None:
+        self._connection.sendall(frame(encode(message)))
+
+    def hear(self, kind: type[M]) -> M:
+        while not self._bodies:
+            data = self._connection.recv(65536)
+            if not data:
+                raise GroupUnreachable(f"{self._name} ended the connection")
+            self._bodies += self._decoder.feed(data)
+        message = decode(self._bodies.pop(0))
+        if isinstance(message, Rejected):
+            raise from_wire(message.code, f"{self._name}: {message.reason}")
+        if not isinstance(message, kind):
+            raise ProtocolError(f"{self._name} sent {type(message).__name__} instead of {kind.__name__}")
+        return message

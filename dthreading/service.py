@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread behind a client: it reads, reconnects, keeps the lease alive and decides that it is lost. One per
+process.
+
+Everything that is said to it comes through containers whose single operations are atomic in C, and a wake-up;
+everything it says goes out through a `Link`, and to a waiter by the release of that waiter's raw lock. It sleeps until
+the next deadline: an idle client wakes for its keepalives only. All that decides is in `session` and `route`; whoever
+else were to call `turn` instead of this thread (a waiter that reads for all, say) would do as well.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import logging
+import os
+import select
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from dthreading.config import Lost
+from dthreading.dialing import Dialer
+from dthreading.session import ClientSession, PendingCall, State, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dthreading.config import Settings
+
+__all__ = ["Service"]
+
+logger = logging.getLogger("dthreading")
+
+FAILURE_PAUSE_S: Final = 0.1
+"""After an error of ours in the service thread, which is logged: it must not spin."""
+
+NAMES_MAX: Final = 8
+"""Objects named in a log line; a client may use thousands."""
+
+STOP_S: Final = 2.0
+"""How long to wait for the service thread's end. It never blocks, so this is for a machine that is out of breath."""
+
+EXIT_LOST: Final = 70
+"""The process's status with on_lost="exit" (EX_SOFTWARE of sysexits.h)."""
+
+
+class Service:
+    """One client's connection to its group, and the thread that serves it once `start` was called.
+
+    Args:
+        settings: where the group is, and the lease to ask for.
+        label: says to people who this is.
+        clock: seconds; the one that counts what it has to count (see `runtime`).
+
+    """
+
+    def __init__(self, settings: Settings, label: str, clock: Callable[[], float]) -> None:
+        self.session: ClientSession | None = None
+        """The present one. Any thread may read it, and call what any thread may call."""
+        self.stopped = False
+        self._settings = settings
+        self._label = label
+        self._clock = clock
+        self.dialer = Dialer(settings, self.wake)
+        self._requests: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._detached: deque[Target] = deque()
+        self._known_state = State.NEW
+        self._woken = False
+        self._wake_read = self._wake_write = -1
+        self._news: list[PendingCall] = []
+        self._opened: deque[Any] = deque()
+        """Locks of threads that wait for any session at all."""
+        self._ended = _thread.allocate_lock()
+        self._ended.acquire()
+        self._unstarted = [threading.Thread(target=self._run, name="dthreading-client", daemon=True)]
+
+    # --- any thread ---
+
+    def start(self) -> None:
+        """Starts the thread unless it runs already."""
+        try:
+            thread = self._unstarted.pop()
+        except IndexError:
+            return
+        try:
+            if self._wake_read < 0:
+                reading, self._wake_write = os.pipe()
+                os.set_blocking(reading, False)
+                os.set_blocking(self._wake_write, False)
+                self._wake_read = reading
+            thread.start()
+        except BaseException:
+            self._unstarted.append(threading.Thread(target=self._run, name="dthreading-client", daemon=True))
+            raise
+
+    def wake(self) -> None:
+        """The thread shall look."""
+        if not self._woken:
+            self._woken = True
+            # Not there yet, or no more: there is nobody to wake. Full: it will wake.
+            with contextlib.suppress(OSError):
+                os.write(self._wake_write, b"!")
+
+    def submit(self, call: PendingCall) -> None:
+        """Begin this call."""
+        self._ask(self._submit, call)
+
+    def withdraw(self, call: PendingCall) -> None:
+        """Its time is up; its caller waits for the verdict."""
+        self._ask(self._withdraw, call)
+
+    def abandon(self, call: PendingCall) -> None:
+        """Its caller has gone."""
+        self._ask(self._abandon, call)
+
+    def detach(self, target: Target) -> None:
+        """From finalizers: noted for the next turn, without waking anybody."""
+        session = self.session
+        if session is not None and target in session.handles:
+            self._detached.append(target)
+
+    def when_open(self, lock: Any) -> None:
+        """Release `lock` once there is a session."""
+        self._ask(self._open, lock)
+
+    def _ask(self, action: Callable[[Any], None], argument: Any) -> None:
+        self._requests.append((action, argument))
+        self.start()
+        self.wake()
+
+    # --- the service thread ---
+
+    def _run(self) -> None:
+        try:
+            while not self.stopped:
+                self._turn_safely()
+        finally:
+            self._ended.release()
+
+    def _turn_safely(self) -> None:
+        try:
+            self.turn()
+        except Exception as error:
+            logger.exception("an error in the client's service thread; it goes on with a new connection")
+            self.dialer.drop(self.session, self._clock(), f"{type(error).__name__} in the service thread")
+            select.select((), (), (), FAILURE_PAUSE_S)
+
+    def turn(self) -> None:
+        """Does all that is to be done now, then sleeps until something comes or is due, and takes in what came."""
+        now = self._clock()
+        self._woken = False
+        self._obey()
+        session = self.session
+        if session is not None:
+            session.tick(now)
+            self._report(session)
+        self.dialer.tend(session, now)
+        self._pass_on(session)
+        if self.stopped:
+            return
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        link = self.dialer.current
+        if link is not None:
+            poll.register(link, select.POLLIN | (select.POLLOUT if link.wants_to_write else 0))
+        for descriptor, events in poll.poll(self._sleep_ms(session, now)):
+            if descriptor == self._wake_read:
+                os.read(self._wake_read, 4096)
+            else:
+                self.dialer.serve(session, events, self._clock)
+                self._pass_on(session)
+
+    def _sleep_ms(self, session: ClientSession | None, now: float) -> int | None:
+        due = self.dialer.next_at(session)
+        if session is not None:
+            due = min(due, session.next_at(now))
+        if due == float("inf"):
+            return None
+        # Rounded up: waking a moment early would mean to sleep for nothing again.
+        return max(0, int((due - now) * 1000) + 1)
+
+    def _pass_on(self, session: ClientSession | None) -> None:
+        """What the session has to say goes to the socket, what it has heard to those who wait for it."""
+        link = self.dialer.current
+        if link is not None:
+            link.flush()
+        news = self._news.copy()
+        self._news.clear()
+        for call in news:
+            if call.wake.locked():
+                call.wake.release()
+        if self._opened and session is not None and session.id:
+            while self._opened:
+                self._opened.popleft().release()
+
+    def _obey(self) -> None:
+        while self._requests:
+            action, argument = self._requests.popleft()
+            action(argument)
+        session = self.session
+        while self._detached:
+            target = self._detached.popleft()
+            if session is not None and not session.over:
+                session.detach(target)
+
+    def _submit(self, call: PendingCall) -> None:
+        self._living_session().submit(call)
+
+    def _open(self, lock: Any) -> None:
+        self._living_session()
+        self._opened.append(lock)
+
+    def _living_session(self) -> ClientSession:
+        """The present session, or a new one: after a loss the next call opens it."""
+        session = self.session
+        if session is None or (session.over and not self.stopped):
+            if session is not None:
+                self._report(session)
+            settings = self._settings
+            ttl_ms = int(settings.lease * 1000)
+            session = ClientSession(namespace=settings.namespace, label=self._label, ttl_ms=ttl_ms, news=self._news)
+            self._known_state = State.NEW
+            self.session = session
+        return session
+
+    def _withdraw(self, call: PendingCall) -> None:
+        session = self._session_of(call)
+        if session is not None:
+            session.withdraw(call, call.manner.expired)
+
+    def _abandon(self, call: PendingCall) -> None:
+        call.abandoned = True
+        session = self._session_of(call)
+        if session is not None:
+            session.abandon(call)
+
+    def _session_of(self, call: PendingCall) -> ClientSession | None:
+        return call.session if call.session is not None else self.session
+
+    def _report(self, session: ClientSession) -> None:
+        """Says what has become of the session, once for each change."""
+        state, known = session.state, self._known_state
+        if state is known:
+            return
+        self._known_state = state
+        if state is State.JEOPARDY:
+            logger.warning(
+                "session %d is in jeopardy: no replica has acknowledged a keepalive for half a lease (%g s)%s",
+                session.id, self._settings.lease, self._in_use(session),
+            )  # fmt: skip
+        elif state is State.CONNECTED and known is State.JEOPARDY:
+            logger.warning("session %d is safe again", session.id)
+        elif state is State.LOST:
+            logger.error(
+                "session %d is lost: %s; what it held may be another's by now%s",
+                session.id, session.why_over, self._in_use(session),
+            )  # fmt: skip
+            self._tell_lost(Lost(session.id, session.why_over))
+
+    def _in_use(self, session: ClientSession) -> str:
+        names = [repr(target) for target in list(session.handles)]
+        more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""
+        return f"; in use: {', '.join(names[:NAMES_MAX])}{more}" if names else ""
+
+    def _tell_lost(self, lost: Lost) -> None:
+        match self._settings.on_lost:
+            case None:
+                pass
+            case "interrupt":
+                _thread.interrupt_main()
+            case "exit":
+                logger.error("this process ends, as on_lost='exit' says")
+                os._exit(EXIT_LOST)
+            case call:
+                assert callable(call)
+                # In a thread of its own: it may use locks, which need this one.
+                threading.Thread(target=call, args=(lost,), name="dthreading-on-lost", daemon=True).start()
+
+    # --- the end ---
+
+    def stop(self) -> None:
+        """Closes the session and ends the thread; waits for that, but not for a group that does not answer."""
+        self.stopped = True
+        if self._unstarted:
+            return
+        self._ask(self._close, None)
+        if self._ended.acquire(True, STOP_S):
+            self.close_descriptors()
+
+    def say_goodbye(self, most_s: float) -> None:
+        """Declares that the end of the connection is the end of the session; waits for the words to leave."""
+        if self._unstarted or self.stopped or not self._is_up():
+            return
+        said = _thread.allocate_lock()
+        said.acquire()
+        self._ask(self._say_goodbye, said)
+        said.acquire(True, most_s)
+        until = self._clock() + most_s
+        while (link := self.dialer.link) is not None and (link.outbox or link.unsent) and self._clock() < until:
+            self.wake()
+            said.acquire(True, most_s / 100)
+
+    def after_fork(self, error: Exception) -> None:
+        """In the child of a fork, where the thread never was: lets go of the parent's descriptors."""
+        self.stopped = True
+        self.close_descriptors(forked=True)
+        session = self.session
+        for call in session.pending if session is not None else ():
+            call.error, call.settled = error, True
+            if call.wake.locked():
+                call.wake.release()
+
+    def close_descriptors(self, *, forked: bool = False) -> None:
+        """After the thread has ended, or in a forked child."""
+        self.dialer.close(forked=forked)
+        reading, writing = self._wake_read, self._wake_write
+        self._wake_read = self._wake_write = -1
+        for descriptor in (reading, writing):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _is_up(self) -> bool:
+        session = self.session
+        return session is not None and session.ready
+
+    def _close(self, _: None) -> None:
+        session = self.session
+        if session is not None and not session.over:
+            session.close()
+
+    def _say_goodbye(self, said: Any) -> None:
+        session = self.session
+        if session is not None and not session.over:
+            session.close_at_end()
+            link = self.dialer.link
+            if link is not None:
+                link.flush()
+        said.release()
