@@ -28,7 +28,6 @@ class Acceptor:
     """What this replica has promised and accepted."""
 
     def __init__(self, durable: Durable) -> None:
-        assert durable.chosen == 0 or durable.chosen >= durable.snapshot_slot
         self.promised = durable.promised
         self.promised_durably = durable.promised
         self.log = Log(durable.snapshot_slot, durable.chain, durable.entries)

@@ -294,8 +294,8 @@ class Agent:
         last = message.first + len(message.values) - 1
         if self._leadership is not None or message.first > self._known + 1 or last <= self._known:
             return
-        # These slots count as accepted from now on, at every ballot above the one they were chosen under, and only
-        # there. self._promise_at_least(message.promised)
+        # These slots will count as accepted, which only a ballot above that of their choosing may hear.
+        self._promise_at_least(message.promised)
         ballot = self._acceptor.promised
         for slot in range(self._known + 1, last + 1):
             index = slot - message.first
@@ -433,7 +433,7 @@ class Agent:
                 leadership.barrier = slot  # it is the last slot of its epoch: another quorum rules beyond it
                 break
         if not leadership.barrier:
-            leadership.leads_slot = leadership.propose(EntryKind.LEADS, encode_ballot(leadership.ballot))
+            leadership.leads_slot = leadership.propose(int(EntryKind.LEADS), encode_ballot(leadership.ballot))
         self._beat_ms = self._now_ms
 
     def _transfer(self) -> None:

@@ -9,6 +9,7 @@ log. What a message causes is in agent.py; this file holds what the shell asks f
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from replicas.paxos.agent import Agent
 from replicas.paxos.follower import Following
@@ -16,6 +17,8 @@ from replicas.paxos.leader import Leadership
 from replicas.paxos.messages import Fetch, Prepare, PreVote
 from replicas.paxos.types import Durable, Output, Role, Timing
 from replicas.paxos.values import Ballot, Configuration, EntryKind, encode_configuration
+
+_COMMAND: Final = int(EntryKind.COMMAND)
 
 
 class Paxos(Agent):
@@ -124,7 +127,7 @@ class Paxos(Agent):
             return None
         if not leadership.has_room(value):
             return None
-        return leadership.propose(EntryKind.COMMAND, value)
+        return leadership.propose(_COMMAND, value)
 
     def reconfigure(self, configuration: Configuration) -> int | None:
         """Propose the configuration of the next epoch; None as propose(), or while another change is in flight."""
@@ -132,7 +135,7 @@ class Paxos(Agent):
         if leadership is None or self._transferring or leadership.barrier or not self.ready:
             return None
         assert configuration.epoch == self.configuration.epoch + 1
-        leadership.barrier = leadership.propose(EntryKind.CONFIGURATION, encode_configuration(configuration))
+        leadership.barrier = leadership.propose(int(EntryKind.CONFIGURATION), encode_configuration(configuration))
         return leadership.barrier
 
     def confirm(self, token: object) -> bool:
@@ -171,10 +174,12 @@ class Paxos(Agent):
         """
         if slot <= self._log.chosen:
             return
-        assert self._leadership is None, "a leader knows all that is chosen"
+        if self._leadership is not None:
+            self._stand_back()  # more was chosen than its own count shows yet: rare, and simplest begun anew
         self._promise_at_least(promised)
         self._acceptor.restart(slot, chain)
         self._known = max(self._known, slot)
+        self._output.chosen.clear()  # not taken yet, and the snapshot has it
         self.configuration = configuration
         if self._candidacy is not None:
             self._stand_back()

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One simulated machine: runs any sans-IO core (step, tick, take, synced) the way the daemon's loop does.
+
+What the core is, how its records are kept and what its other wishes mean is the program's business: the same host runs
+bare consensus on a disk of records, and later a whole replica on simulated sectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tests.sim.kernel import Kernel
+from tests.sim.network import Network
+
+
+class Program(Protocol):
+    """What a host runs. It outlives crashes: its disk is in it."""
+
+    def boot(self, now_ms: int) -> Any:
+        """A new core from what the disk holds."""
+
+    def write(self, records: list[Any]) -> None:
+        """Hand records to the disk; a crash may still lose them."""
+
+    def sync(self, batches: int) -> None:
+        """The oldest `batches` writes are safe from now on."""
+
+    def crash(self) -> None:
+        """The power is gone."""
+
+    def arrived(self, source: int, message: Any) -> bool:
+        """A message arrived; False if it is one for the core's step()."""
+
+    def sent(self, message: Any) -> None:
+        """A message has left: what it says can never be taken back."""
+
+    def handle(self, output: Any) -> None:
+        """Whatever an output asks for besides persisting and sending."""
+
+
+class Host:
+    """Time, luck and failures of one node."""
+
+    def __init__(self, kernel: Kernel, network: Network, number: int, program: Program) -> None:
+        self.number = number
+        self.program = program
+        self.core: Any = None
+        self.sync_us = (50, 2_000)
+        self.inline = kernel.chance(0.5)  # whether the loop stands still during a sync
+        self._kernel = kernel
+        self._network = network
+        self._rate = kernel.random.uniform(0.99, 1.01)
+        self._offset_ms = kernel.random.randint(0, 1_000_000)
+        self._life = 0
+        self._inbox: list[Callable[[], None]] = []
+        self._turn_due = False
+        self._timer_us = -1
+        self._paused_until_us = 0
+        self._last_batch = 0
+        self._unsynced: list[tuple[int, list[Any]]] = []  # (batch or 0, what leaves after it)
+        self._syncing: list[tuple[int, list[Any]]] = []
+        network.attach(number, self._receive)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs (it may be paused)."""
+        return self.core is not None
+
+    def now_ms(self) -> int:
+        """This machine's own clock: it started anywhere and runs up to one per cent fast or slow."""
+        return self._offset_ms + int(self._kernel.now_us * self._rate / 1000)
+
+    # --- failures
+
+    def start(self) -> None:
+        """Start the process from its disk."""
+        assert self.core is None
+        self._kernel.note(f"start {self.number}")
+        self._life += 1
+        self._inbox, self._unsynced, self._syncing = [], [], []
+        self._turn_due = False
+        self._timer_us = -1
+        self._last_batch = 0
+        self._paused_until_us = 0
+        self.core = self.program.boot(self.now_ms())
+        self.turn_soon()
+
+    def crash(self) -> None:
+        """kill -9 and loss of power in one."""
+        if self.core is None:
+            return
+        self._kernel.note(f"crash {self.number}")
+        self.core = None
+        self._life += 1
+        self.program.crash()
+        self._network.reset(self.number)
+
+    def pause(self, span_us: int) -> None:
+        """The process stands still; its clock does not."""
+        self._kernel.note(f"pause {self.number} {span_us}")
+        self._paused_until_us = max(self._paused_until_us, self._kernel.now_us + span_us)
+
+    # --- the loop
+
+    def do(self, action: Callable[[Any], None]) -> None:
+        """Call `action(core)` in the next turn, as if a client had asked for it."""
+        if self.core is not None:
+            self._inbox.append(lambda: action(self.core))
+            self.turn_soon()
+
+    def _receive(self, source: int, message: Any) -> None:
+        if self.core is not None:
+            self._inbox.append(lambda: self._step(source, message))
+            self.turn_soon()
+
+    def _step(self, source: int, message: Any) -> None:
+        if not self.program.arrived(source, message):
+            self.core.step(source, message)
+
+    def turn_soon(self) -> None:
+        """The loop runs within the next moments; what arrives until then is in the same turn."""
+        if not self._turn_due:
+            self._turn_due = True
+            self._kernel.at(self._kernel.between(5, 50), self._turn, self._life)
+
+    def _turn(self, life: int) -> None:
+        if life != self._life:
+            return
+        wait_us = self._paused_until_us - self._kernel.now_us
+        if wait_us > 0:
+            self._kernel.at(wait_us, self._turn, life)
+            return
+        self._turn_due = False
+        self.core.tick(self.now_ms())
+        inbox, self._inbox = self._inbox, []
+        for action in inbox:
+            action()
+        self._take()
+        self._set_timer()
+
+    def _take(self) -> None:
+        output = self.core.take()
+        assert (output.batch > 0) == bool(output.persist), "a batch number exactly when there is something to persist"
+        self.program.handle(output)
+        self._send(output.send_now)
+        if output.batch:
+            assert output.batch == self._last_batch + 1
+            self._last_batch = output.batch
+            self.program.write(output.persist)
+            self._unsynced.append((output.batch, output.send_after_sync))
+        elif self._unsynced or self._syncing:
+            self._unsynced.append((0, output.send_after_sync))
+        else:
+            self._send(output.send_after_sync)
+        if self._unsynced and not self._syncing:
+            self._begin_sync()
+
+    def _begin_sync(self) -> None:
+        self._syncing, self._unsynced = self._unsynced, []
+        delay_us = self._kernel.between(*self.sync_us)
+        if self.inline:
+            self._paused_until_us = max(self._paused_until_us, self._kernel.now_us + delay_us)
+        self._kernel.at(delay_us, self._end_sync, self._life)
+
+    def _end_sync(self, life: int) -> None:
+        if life != self._life:
+            return
+        wait_us = self._paused_until_us - self._kernel.now_us
+        if wait_us > 0:
+            self._kernel.at(wait_us, self._end_sync, life)
+            return
+        done, self._syncing = self._syncing, []
+        batches = [batch for batch, _ in done if batch]
+        self.program.sync(len(batches))
+        for _, messages in done:
+            self._send(messages)
+        if batches:
+            self.core.tick(self.now_ms())
+            self.core.synced(batches[-1])
+            self.turn_soon()
+        if self._unsynced:
+            self._begin_sync()
+
+    def _send(self, messages: list[tuple[int, Any]]) -> None:
+        for target, message in messages:
+            self.program.sent(message)
+            self._network.send(self.number, target, message)
+
+    def _set_timer(self) -> None:
+        if self._inbox:
+            self.turn_soon()
+        delay_us = max(1_000, int((self.core.wake_ms - self.now_ms()) * 1000 / self._rate) + 1_000)
+        due_us = self._kernel.now_us + delay_us
+        if self._timer_us < self._kernel.now_us or due_us < self._timer_us:
+            self._timer_us = due_us
+            self._kernel.at(delay_us, self._on_timer, self._life, due_us)
+
+    def _on_timer(self, life: int, due_us: int) -> None:
+        if life == self._life and due_us == self._timer_us:
+            self._timer_us = -1
+            self.turn_soon()

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Virtual time and luck: everything in a simulation happens because it was scheduled here, drawn from one seed.
+
+Time is in microseconds inside and in milliseconds for the cores. Two events at one moment happen in the order in which
+they were scheduled, so a seed repeats everything; `trace` is a hash over all that was noted, to show that it did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import random
+from collections.abc import Callable
+from typing import Any
+
+
+class Kernel:
+    """The scheduler, the clock and the only source of luck of one simulation."""
+
+    def __init__(self, seed: int, story: Callable[[str], None] | None = None) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.now_us = 0
+        self.events = 0
+        self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._scheduled = 0
+        self._hash = hashlib.blake2b(digest_size=8)
+        self._story = story
+
+    def at(self, delay_us: int, action: Callable[..., None], *arguments: Any) -> None:
+        """Call `action` after so many microseconds."""
+        assert delay_us >= 0
+        self._scheduled += 1
+        heapq.heappush(self._queue, (self.now_us + delay_us, self._scheduled, action, arguments))
+
+    def run_until(self, end_us: int, satisfied: Callable[[], bool] | None = None) -> bool:
+        """Let time pass up to `end_us`, or until `satisfied`, which is asked after each event."""
+        while self._queue and self._queue[0][0] <= end_us:
+            self.now_us, _, action, arguments = heapq.heappop(self._queue)
+            self.events += 1
+            action(*arguments)
+            if satisfied is not None and satisfied():
+                return True
+        self.now_us = max(self.now_us, end_us)
+        return satisfied is not None and satisfied()
+
+    def note(self, text: str) -> None:
+        """Something happened that a repetition must show as well."""
+        line = f"{self.now_us} {text}"
+        self._hash.update(line.encode())
+        if self._story is not None:
+            self._story(line)
+
+    @property
+    def trace(self) -> str:
+        """A hash of everything noted so far."""
+        return self._hash.hexdigest()
+
+    def chance(self, probability: float) -> bool:
+        """True that often."""
+        return self.random.random() < probability
+
+    def between(self, low_us: int, high_us: int) -> int:
+        """A time span, evenly drawn."""
+        return self.random.randint(low_us, high_us)
