@@ -51,7 +51,9 @@ class File(Protocol):
         """All of `data`; durable only after `sync`. Beyond the end the file grows."""
 
     def write_durable(self, offset: int, data: bytes) -> None:
-        """`write` and `sync` as one, as cheaply as the disk knows how; inside the file's size only."""
+        """Returns when `data` is durable, as cheaply as the disk knows how. Inside the file's size only; nothing is
+        promised of what was written before.
+        """
 
     def sync(self) -> None:
         """Returns when all that was written is durable, the file's size included."""

@@ -53,13 +53,15 @@ class Log:
     def append(self, records: Iterable[Record]) -> None:
         """Gathers these; a slot's later record replaces its earlier one."""
         with self._sharing:
+            pending, last = self._pending, self._last
             for record in records:
                 match record:
                     case Accepted(entry=entry):
                         slot = entry.slot
-                        assert 0 < slot <= self._last + 1, f"slot {slot} would leave a gap after {self._last}"
-                        self._last = max(self._last, slot)
-                        self._pending[slot] = encode_entry(entry)
+                        assert 0 < slot <= last + 1, f"slot {slot} would leave a gap after {last}"
+                        if slot > last:
+                            self._last = last = slot
+                        pending[slot] = encode_entry(entry)
                     case Promised(ballot=ballot):
                         assert ballot >= self._promised, f"{ballot} is below the promised {self._promised}"
                         self._promised = ballot

@@ -176,7 +176,9 @@ class _Reader:
                 if stamp != wanted:
                     others.append((place_index, at, stamp))
         verdict, header = batches.judge(reached[1], reached[2], wanted) if reached is not None else (Verdict.TORN, None)
-        if _was_durable(wanted, others, reached, header):
+        if header is not None and (reached is None or (header.previous, header.segment) != (state.chain, reached[0])):
+            state.rot = f"{segment_name(index)} is followed by what another log holds"
+        elif _was_durable(wanted, others, reached, header):
             state.rot = f"batch {wanted} of its log was durable and cannot be read in {segment_name(index)}"
         elif verdict is Verdict.ROT:
             state.rot = f"the last batch of its log (number {wanted}) does not even tell any more what it promised"

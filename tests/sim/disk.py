@@ -60,6 +60,11 @@ class Inode:
         self.unsynced.clear()
         self.durable_size = len(self.data)
 
+    def sync_range(self, offset: int, length: int) -> None:
+        for sector in range(offset // SECTOR, -(-(offset + length) // SECTOR)):
+            self.unsynced.pop(sector, None)
+            self.poisoned.pop(sector, None)
+
     def fail_sync(self) -> None:
         self.poisoned.update(self.unsynced)
         self.unsynced.clear()
@@ -139,16 +144,20 @@ class SimulatedFile:
 
     def write_durable(self, offset: int, data: bytes) -> None:
         assert offset + len(data) <= len(self._inode.data), "a durable write must not make a file grow"
-        if self._disk.is_fateless and not self._inode.poisoned:  # nobody can look between the write and the sync
+        if self._disk.is_fateless:  # nobody can look between the write and the sync
             self._check()
             self._disk.operations += 2
             self._inode.put(offset, data)
-            self._inode.sync()
-            return
-        self.write(offset, data)
-        self.sync()
+        else:
+            self.write(offset, data)
+            self._begin_sync()
+        self._inode.sync_range(offset, len(data))
 
     def sync(self) -> None:
+        self._begin_sync()
+        self._inode.sync()
+
+    def _begin_sync(self) -> None:
         self._check()
         power_goes = self._disk.begin_operation()
         try:
@@ -158,7 +167,6 @@ class SimulatedFile:
             raise
         if power_goes:
             raise PowerCut
-        self._inode.sync()
 
     def forget_cached(self) -> None:
         self._check()

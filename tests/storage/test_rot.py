@@ -130,6 +130,37 @@ def test_rot_in_an_older_segment_and_a_missing_one() -> None:
         assert "is missing" in rot or "damaged at its beginning" in rot or "is not" in rot
 
 
+def test_zeros_over_what_was_durable_are_rot() -> None:
+    """A sector may come back as zeros too; only over the last batch does that look like one never reached."""
+    disk, _ = small_log()
+    start, end = last_batch(disk)
+    for at in range(0, end, SECTOR):
+        world = world_of(disk)
+        world.open(FIRST).write(at, bytes(SECTOR))
+        rot = open_storage(world).recovered.rot
+        assert (rot is not None) == (at < start)
+
+
+def test_a_segment_of_another_log() -> None:
+    """The same place, the same numbers, every sector whole: only the chain tells that it belongs to somebody else."""
+    disks = []
+    for value in (b"ours" * 75, b"not!" * 75):
+        disk = SimulatedDisk(random.Random(0))
+        storage = formatted(disk)
+        for slot in range(1, 14):
+            storage.append([accepted(slot, value)])
+            storage.sync()
+            disks.append(disk.clone(random.Random(0)))
+    second = "log-0000000002"
+    ours = next(disk for disk in disks if second in disk.names())
+    others = [disk for disk in disks[13:] if second in disk.names()]
+    assert others
+    for other in others:
+        world = world_of(ours)
+        world.open(second).write(0, other.contents(second))
+        assert open_storage(world).recovered.rot is not None
+
+
 def test_a_log_that_is_gone() -> None:
     """An identity without a log is a loss, not a new replica."""
     disk, _ = small_log()
