@@ -103,6 +103,8 @@ class Client:
                 else:
                     self._service.abandon(call)
                 raise
+            if failure is _WITHOUT:
+                return Answer(False, 0)
             if failure is not _AGAIN:
                 raise failure
 
@@ -172,15 +174,14 @@ class Client:
             service.wake()
 
     def _settle(self, call: PendingCall, deadline: _Deadline | None) -> Exception | None:
-        """Waits for the end of `call`. None: it has its answer; else what to raise, or that it is to be asked again."""
+        """Waits for the end of `call`. None: it has its answer; else what to raise, _AGAIN or _WITHOUT."""
         if not self._wait(call, deadline):
             assert deadline is not None
             if not call.manner.parks:
                 raise self._unreachable(f"{call.operation} of {call.target}")
             if not self._verdict(call, deadline):
                 self._service.abandon(call)
-                call.lane, call.session, call.value = None, None, False
-                return None
+                return _WITHOUT
         if call.lost:
             return self._lost(call, deadline)
         if call.error is not None:
@@ -241,8 +242,7 @@ class Client:
             return self._unreachable(f"{call.operation} of {call.target}")
         if call.manner.expired:
             return from_wire(call.manner.expired, "")
-        call.lane, call.session, call.value = None, None, False
-        return None
+        return _WITHOUT
 
     def _keep(self, call: PendingCall, kept: Callable[[Answer], object] | None) -> None:
         """Interrupted, and not to be left before the verdict: the lock is held again then. Further interrupts wait."""
@@ -307,6 +307,7 @@ class _Deadline:
 
 
 _AGAIN: Final = DThreadingError("to be asked again in a new session")
+_WITHOUT: Final = DThreadingError("its time is up, and it answers False without a verdict")
 
 
 def _clock_for(settings: Settings) -> Callable[[], float]:
