@@ -1,331 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client of this process: how a call is made, waited for and given up. What it takes from the system (the service
-thread, the socket) lives in `service`, `dialing` and `link`; what becomes of it at fork and exit, at the end of this
-file.
+"""The process: its one client, made on first use; the tokens of its threads; what happens at fork and at exit.
 
-A calling thread encodes its call, writes it to the socket itself, and sleeps on a raw lock of its own until the
-service thread has the answer. No step on this way takes a lock that another call of the same thread might hold (signal
-handlers, `__del__`), and none makes a `Thread` object. Whatever exception ends a wait (Ctrl-C above all), the call is
-undone.
+Importing this opens nothing and starts nothing.
 """
 
 from __future__ import annotations
 
-import _thread
 import atexit
-import functools
 import itertools
 import os
-import socket
 import sys
 import threading
-import time
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from dthreading import config
 from dthreading.asking import ask_any
-from dthreading.config import Settings
-from dthreading.errors import DThreadingError, GroupUnreachable, LockLost, OutcomeUnknown, from_wire
-from dthreading.service import Service, logger
-from dthreading.session import Answer, Manner, OnLost, PendingCall, State, Target
-from dthreading.wire.messages import Status
+from dthreading.client import TIMEOUT_MAX, Client
+from dthreading.service import logger
+
+if TYPE_CHECKING:
+    from dthreading.session import Target
 
 __all__ = ["TIMEOUT_MAX", "Client", "client", "delete", "drop", "logger", "thread_token"]
-
-TIMEOUT_MAX: Final = _thread.TIMEOUT_MAX
-
-STUCK_S: Final = 0.1
-"""When another thread has been in the middle of one write for so long, it will not come back: we reconnect."""
-
-EXIT_S: Final = 1.0
-"""The most that the end of the process waits for its last words to leave."""
-
-_finalizing = sys.is_finalizing
-
-
-class Client:
-    """One process's connection to one group. `client()` gives it; nothing is opened before the first call."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._clock = _clock_for(settings)
-        self._service = Service(settings, _label(), self._clock)
-
-    def call(
-        self,
-        target: Target,
-        operation: str,
-        arguments: tuple[Any, ...],
-        manner: Manner,
-        timeout: float | None = None,
-        *,
-        others: tuple[Target, ...] = (),
-        kept: Callable[[Answer], object] | None = None,
-    ) -> Answer:
-        """One operation, once. Returns its answer, or raises what it raised.
-
-        Args:
-            target: attached on first use in each session.
-            operation: its name on the wire.
-            arguments: plain values. Where the handle of another object belongs, the `Target` itself stands, and it is
-                named in `others` as well.
-            manner: one of the constants of `dthreading.session`.
-            timeout: how long it may wait in the replicated state; None is for ever.
-            others: targets among the arguments.
-            kept: called with the answer when the wait was interrupted and its verdict was waited for all the same
-                (`manner.interrupt_keeps`); the interrupt is raised after that.
-
-        Returns:
-            The replica's answer. Where time runs out: the verdict of the object (False, or the error it answers a
-            withdrawn call with); Answer(False, 0) when there is none and `manner.patience` allows to go without.
-
-        """
-        deadline = None if timeout is None and manner.parks else self._deadline(manner, timeout)
-        while True:
-            if _finalizing():
-                raise GroupUnreachable("the interpreter is shutting down")
-            call = PendingCall(target, operation, arguments, manner, others, tell=timeout is not None)
-            call.wake = _thread.allocate_lock()
-            call.wake.acquire()
-            try:
-                self._begin(call)
-                failure = self._settle(call, deadline)
-                if failure is None:
-                    session = call.session
-                    answer = Answer(call.value, 0 if session is None else session.id)
-                    if session is not None and call.lane is not None:
-                        session.finish(call)
-                    return answer
-            except BaseException:
-                if manner.interrupt_keeps:
-                    self._keep(call, kept)
-                else:
-                    self._service.abandon(call)
-                raise
-            if failure is _WITHOUT:
-                return Answer(False, 0)
-            if failure is not _AGAIN:
-                raise failure
-
-    def holds_are_valid(self, session: int) -> bool:
-        """False once that session is lost by our own clock, and then for ever."""
-        present = self._service.session
-        return present is not None and present.id == session and present.holds(self._clock())
-
-    def detach(self, target: Target) -> None:
-        """Nobody uses this target any more. Safe from `__del__` and finalizers: enqueues, nothing else."""
-        self._service.detach(target)
-
-    @property
-    def state(self) -> State:
-        """What is known of the session."""
-        session = self._service.session
-        if session is None:
-            return State.NEW
-        if session.id and not session.over and not session.holds(self._clock()):
-            return State.LOST
-        return session.state
-
-    @property
-    def session(self) -> int:
-        """The id of the session; 0 before there is one."""
-        session = self._service.session
-        return 0 if session is None else session.id
-
-    @property
-    def cluster(self) -> str:
-        """The id of the group; connects to find out.
-
-        Raises:
-            GroupUnreachable: no replica answered for one lease.
-
-        """
-        service = self._service
-        if not service.dialer.cluster:
-            opened = _thread.allocate_lock()
-            opened.acquire()
-            service.when_open(opened)
-            if not opened.acquire(True, self.settings.lease):
-                raise self._unreachable("connect")
-        return service.dialer.cluster
-
-    def close(self) -> None:
-        """Ends the session, gives back all that it held, and stops. What still waits raises GroupUnreachable."""
-        if _clients.get(_CLIENT) is self:
-            _clients.pop(_CLIENT, None)
-        self._service.stop()
-
-    # --- the parts of a call ---
-
-    def _begin(self, call: PendingCall) -> None:
-        service = self._service
-        session = service.session
-        if session is None or not session.begin(call):
-            service.submit(call)
-            return
-        link = service.dialer.link
-        if link is None:
-            return
-        written = link.written
-        if not link.flush() and link.broken is None and not call.wake.acquire(True, STUCK_S):
-            link.check_stuck(written)
-        if link.broken is not None or link.unsent:
-            service.wake()
-
-    def _settle(self, call: PendingCall, deadline: _Deadline | None) -> Exception | None:
-        """Waits for the end of `call`. None: it has its answer; else what to raise, _AGAIN or _WITHOUT."""
-        if not self._wait(call, deadline):
-            assert deadline is not None
-            if not call.manner.parks:
-                raise self._unreachable(f"{call.operation} of {call.target}")
-            if not self._verdict(call, deadline):
-                self._service.abandon(call)
-                return _WITHOUT
-        if call.lost:
-            return self._lost(call, deadline)
-        if call.error is not None:
-            return call.error
-        if call.status == Status.ERROR:
-            failure = from_wire(*call.value)
-            if call.session is not None and call.lane is not None:
-                call.session.finish(call)
-            return failure
-        return None
-
-    def _wait(self, call: PendingCall, deadline: _Deadline | None) -> bool:
-        """Until `call` is settled; False when its time is up before."""
-        sleep = call.wake.acquire
-        if deadline is None:
-            while not call.settled:
-                sleep()
-            return True
-        while not call.settled:
-            left = deadline.at(call) - self._clock()
-            if left <= 0:
-                return False
-            sleep(True, min(left, TIMEOUT_MAX))
-        return True
-
-    def _verdict(self, call: PendingCall, deadline: _Deadline) -> bool:
-        """The call's time is up. False: nobody says anything, and this manner of call goes without a verdict."""
-        patient = call.manner.patience
-        if patient and call.sent and call.parked_at is None:
-            return False
-        self._service.withdraw(call)
-        until = self._clock() + deadline.patience if patient else float("inf")
-        while not call.settled:
-            left = until - self._clock()
-            if left <= 0:
-                return False
-            call.wake.acquire(True, min(left, TIMEOUT_MAX))
-        return True
-
-    def _lost(self, call: PendingCall, deadline: _Deadline | None) -> Exception | None:
-        """The session ended before the call did."""
-        assert call.session is not None or not call.sent
-        why = call.session.why_over if call.session is not None else "it ended"
-        match call.manner.on_lost:
-            case OnLost.LOCK_LOST:
-                return LockLost(f"{call.operation} of {call.target}: the session is lost: {why}")
-            case OnLost.UNKNOWN if call.sent:
-                return OutcomeUnknown(
-                    f"{call.operation} of {call.target} may have happened, once, or not at all: session lost: {why}"
-                )
-            case OnLost.BROKEN if call.sent:
-                return from_wire("broken", "")
-        if self._service.stopped:
-            return GroupUnreachable("this client was closed")
-        if deadline is None or self._clock() < deadline.at(call):
-            return _AGAIN
-        if not call.manner.parks:
-            return self._unreachable(f"{call.operation} of {call.target}")
-        if call.manner.expired:
-            return from_wire(call.manner.expired, "")
-        return _WITHOUT
-
-    def _keep(self, call: PendingCall, kept: Callable[[Answer], object] | None) -> None:
-        """Interrupted, and not to be left before the verdict: the lock is held again then. Further interrupts wait."""
-        if call.session is None:
-            self._service.abandon(call)
-            return
-        while not call.settled:
-            try:
-                self._service.withdraw(call)
-                self._wait(call, None)
-            except BaseException:  # noqa: BLE001, S112 - whatever it is, the first one is raised in the end
-                continue
-        if call.lost or call.error is not None or call.status == Status.ERROR or call.finished:
-            return
-        answer = Answer(call.value, call.session.id)
-        call.session.finish(call)
-        if kept is not None:
-            kept(answer)
-
-    def _deadline(self, manner: Manner, timeout: float | None) -> _Deadline:
-        if manner.parks:
-            assert timeout is not None
-            return _Deadline(timeout, self.settings.patience, self._clock())
-        return _Deadline(self.settings.lease, 0.0, self._clock())
-
-    def _unreachable(self, what: str) -> GroupUnreachable:
-        trouble = self._service.dialer.trouble
-        if trouble is not None and not isinstance(trouble, GroupUnreachable):
-            what = f"{what} ({type(trouble).__name__})"
-        reason = f": {trouble}" if trouble is not None else ""
-        return GroupUnreachable(f"{what}: no replica answered for one lease ({self.settings.lease:g} s){reason}")
-
-    # --- fork and exit ---
-
-    def say_goodbye(self) -> None:
-        """From here on the end of the process is the end of the session: at once, not one lease later."""
-        self._service.say_goodbye(EXIT_S)
-
-    def after_fork(self) -> None:
-        """In the child: the connection is the parent's, and so is all that was asked there."""
-        self._service.after_fork(OutcomeUnknown("asked before a fork, which leaves the answer to the parent"))
-
-
-class _Deadline:
-    """When a call stops waiting, in the time of the client's clock. It never restarts, whatever wakes the waiter, and
-    whichever session the call is asked in.
-    """
-
-    __slots__ = ("_due", "_unheard", "patience", "timeout")
-
-    def __init__(self, timeout: float, patience: float, now: float) -> None:
-        self.timeout = timeout
-        self.patience = patience
-        self._unheard = now + timeout + patience
-        self._due: float | None = None
-
-    def at(self, call: PendingCall) -> float:
-        """`timeout` after it was first heard to be parked; until then the way there is allowed `patience` more."""
-        if self._due is None and call.parked_at is not None:
-            self._due = call.parked_at + self.timeout
-        return self._unheard if self._due is None else self._due
-
-
-_AGAIN: Final = DThreadingError("to be asked again in a new session")
-_WITHOUT: Final = DThreadingError("its time is up, and it answers False without a verdict")
-
-
-def _clock_for(settings: Settings) -> Callable[[], float]:
-    """Between machines, one that goes on while this one is suspended: the leader's does. On one host, the one that
-    stops for both.
-    """
-    local = all(server.startswith("unix:") for server in settings.servers)
-    if not local and hasattr(time, "CLOCK_BOOTTIME"):
-        return functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-    return time.monotonic
-
-
-def _label() -> str:
-    script = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""  # noqa: PTH119 - as it was typed
-    return f"{script or 'python'} {socket.gethostname()}:{os.getpid()}"[:200]
-
-
-# --- the process: one client, its threads' tokens, fork and exit ---
 
 _CLIENT: Final = "client"
 _clients: Final[dict[str, Client]] = {}
@@ -336,7 +32,9 @@ def client() -> Client:
     """The process's client for the configured group: made on first use, and anew in a forked child."""
     present = _clients.get(_CLIENT)
     if present is not None:
-        return present
+        if not present.closed:
+            return present
+        _clients.pop(_CLIENT, None)
     made = _clients.setdefault(_CLIENT, Client(config.bind()))
     _hook_multiprocessing()
     return made

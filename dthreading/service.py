@@ -112,6 +112,7 @@ class Service:
 
     def abandon(self, call: PendingCall) -> None:
         """Its caller has gone."""
+        call.abandoned = True
         self._ask(self._abandon, call)
 
     def detach(self, target: Target) -> None:
@@ -228,9 +229,12 @@ class Service:
         session = self._session_of(call)
         if session is not None:
             session.withdraw(call, call.manner.expired)
+        elif not call.settled:
+            # Interrupted before it was even asked.
+            call.abandoned = call.settled = True
+            self._news.append(call)
 
     def _abandon(self, call: PendingCall) -> None:
-        call.abandoned = True
         session = self._session_of(call)
         if session is not None:
             session.abandon(call)

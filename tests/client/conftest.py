@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from dthreading.client import Client
 from dthreading.config import Settings
-from dthreading.runtime import Client
 from dthreading.session import Target
 from dthreading.wire.messages import Lifetime
 

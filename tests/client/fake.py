@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A replica that is no replica: one thread, real sockets, locks and queues simple enough to be right at a glance.
 
-It speaks the whole protocol to any number of clients, remembers each lane's answer as a replica does, and does on demand
-what a test needs: swallow answers, cut connections, fall silent, send its clients on.
+It speaks the whole protocol to any number of clients, remembers each lane's answer as a replica does, and does on
+demand what a test needs: swallow answers, cut connections, fall silent, send its clients on.
 """
 
 from __future__ import annotations
