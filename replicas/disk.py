@@ -117,21 +117,17 @@ class Directory:
     def lock(self) -> None:
         assert self._lock < 0
         try:
-            descriptor = os.open(self._path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StorageRefused(f"{self.name} is not writable: {error.strerror}.") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = os.open(LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._descriptor)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._lock, 0)
+            self._durable_writes = _writes_durably(self._lock, f"{os.getpid()}\n".encode())
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(descriptor)
+            holder = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            self.close()
             raise StorageLocked(f"{self.name} is in use by another process (pid {holder}).") from error
         except OSError as error:
-            os.close(descriptor)
-            raise StorageRefused(f"{self.name} cannot be locked: {error.strerror}.") from error
-        self._lock = descriptor
-        os.ftruncate(descriptor, 0)
-        self._durable_writes = _writes_durably(descriptor, f"{os.getpid()}\n".encode())
+            self.close()
+            raise StorageRefused(f"{self.name} is not writable: {error.strerror}.") from error
 
     def names(self) -> list[str]:
         return sorted(os.listdir(self._path))  # noqa: PTH208 - names are wanted, not paths

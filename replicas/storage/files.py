@@ -74,7 +74,7 @@ class Disk(Protocol):
         """What people call it: its path."""
 
     def lock(self) -> None:
-        """Keeps other processes out until `close`. Raises `StorageLocked`."""
+        """Keeps other processes out until `close`. Raises `StorageLocked`, or `StorageRefused`, and is closed then."""
 
     def names(self) -> list[str]:
         """The files' names, in order."""

@@ -64,8 +64,8 @@ class Storage:
         `StorageFailed` when the disk itself does.
         """
         storage = cls(disk, segment_bytes)
+        disk.lock()
         try:
-            disk.lock()
             with storage._fuse.guarding(f"Opening {disk.name}"):
                 storage._recover()
         except BaseException:

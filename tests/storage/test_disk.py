@@ -84,6 +84,34 @@ def test_locked_against_other_processes(tmp_path: Path) -> None:
     open_directory(tmp_path).close()
 
 
+def test_what_was_acknowledged_survives_kill_minus_nine(tmp_path: Path) -> None:
+    """Each number that the process printed, it had synced; it is killed wherever it happens to be."""
+    program = (
+        "from replicas.disk import Directory; from replicas.storage import Storage;"
+        "from tests.storage.support import accepted, take_snapshot;"
+        f"storage = Storage.open(Directory({str(tmp_path)!r}), segment_bytes={SEGMENT_BYTES});"
+        "storage.identity or storage.format(b'i' * 16);"
+        "slot = max([storage.recovered.durable.snapshot_slot] + [e.slot for e in storage.recovered.durable.entries])\n"
+        "while True:\n"
+        "    slot += 1; storage.append([accepted(slot)]); storage.sync(); print(slot, flush=True); storage.prepare()\n"
+        "    slot % 50 or take_snapshot(storage, slot - 10)\n"
+    )
+    acknowledged = 0
+    for lines in (40, 130, 75):
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for _ in range(lines):
+            acknowledged = int(process.stdout.readline())
+        process.kill()
+        rest, _ = process.communicate()
+        acknowledged = max([acknowledged, *(int(line) for line in rest.split("\n")[:-1] if line)])
+        storage = open_directory(tmp_path)
+        last = max([storage.recovered.durable.snapshot_slot, *(told.slot for told in view_of(storage).entries)])
+        assert acknowledged <= last <= acknowledged + 1
+        storage.close()
+    assert acknowledged >= 245
+
+
 def test_refusals_are_one_sentence(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
