@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 from dthreading.config import configure
+from dthreading.runtime import delete
 from dthreading.errors import (
     AmbiguousName,
     DThreadingError,
@@ -61,7 +62,6 @@ from dthreading.errors import (
 )
 from dthreading.locks import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
 from dthreading.naming import PrivateNameWarning
-from dthreading.deleting import delete
 
 if TYPE_CHECKING:
     from threading import excepthook
@@ -110,11 +110,11 @@ __all__ = [
     "settrace",
     "stack_size",
 ]
-__all__.extend(name for name in _threading.__all__ if name not in __all__)  # what later versions have besides
+__all__.extend(name for name in _threading.__all__ if name not in __all__)  # noqa: PYI056 - later versions' own
 
 
 class _Module(_types.ModuleType):
-    """This module: what is not ours is looked up in `threading` at each use, and hooks that are set are set there."""
+    """The module itself: what is not ours is looked up in `threading` at each use, and its hook is set there."""
 
     def __getattr__(self, name: str) -> _Any:
         if name.startswith("__") and name != "__excepthook__":

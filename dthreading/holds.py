@@ -52,7 +52,7 @@ class Holds:
             _outliving.add(self)
 
     def forget(self, hold: Hold) -> None:
-        """This one was given back, by whatever thread."""
+        """It was given back, by whatever thread."""
         for thread, other in list(self._by_thread.items()):
             if other.fence == hold.fence and self._by_thread.get(thread) is other:
                 self._by_thread.pop(thread, None)

@@ -184,7 +184,7 @@ class RLock(Ownable):
 class Condition(Proxy):
     """`threading.Condition` for all processes that use the group.
 
-    wait() is one command to the group: it frees the lock, waits to be notified, and answers when the lock is held again.
+    wait() is one command to the group: it frees the lock, waits to be notified, answers once the lock is held again.
     A predicate given to wait_for() is evaluated here: let it read what all processes share, or it shares nothing.
 
     Args:
@@ -335,7 +335,7 @@ class Condition(Proxy):
         self._ask("notify", (lock, thread, n, None if hold is None else hold.fence), RELEASE, None, (lock,))
 
     def _held(self, complaint: str) -> tuple[int, Hold | None]:
-        """This thread, and its hold: of a Lock the hold of any thread will do, as in the standard library."""
+        """The calling thread and its hold: of a Lock the hold of any thread will do, as in the standard library."""
         if not self._proxy_settled:
             self._proxy_settle()
         thread = runtime.thread_token()

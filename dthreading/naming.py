@@ -253,7 +253,7 @@ def _store_after(code: CodeType, call: int) -> Store | None:
 
 
 def _attribute_store_after(code: CodeType, call: int) -> str | None:
-    """The `lock` of `self.worker.lock = Lock()`: what is loaded between the call and the store is the attribute's owner."""
+    """The `lock` of `self.worker.lock = Lock()`: between the call and the store the attribute's owner is loaded."""
     instructions = code.co_code
     argument = 0
     for position in range(call + 2, len(instructions), 2):

@@ -42,7 +42,7 @@ def timeout_in_seconds(timeout: float | None) -> float | None:
 
 
 class _Shown:
-    """A read-only attribute that gives way when a subclass or a program sets one of that name, as queues in the wild do."""
+    """A read-only attribute that gives way when a program sets one of that name, as subclasses in the wild do."""
 
     def __get__(self, proxy: Proxy | None, owner: type[Proxy]) -> Any:
         return self if proxy is None else proxy._proxy_target.name

@@ -67,7 +67,7 @@ class _Way(NamedTuple):
 
 
 class _Ways(_threading.local):
-    """This thread's: a put inside another's `_put` has a way of its own."""
+    """The calling thread's: a put inside another's `_put` has a way of its own."""
 
     way: _Way | None = None
 
@@ -227,7 +227,7 @@ class Queue(Proxy, Generic[T]):
     # --- the end
 
     def shutdown(self, immediate: bool = False) -> None:
-        """No more puts, from any process; gets until it is empty, or with `immediate` none, and what is in it is dropped."""
+        """No more puts, from any process, and gets only until it is empty; with `immediate` what is in it is dropped."""
         self._ask("shutdown", (bool(immediate),), CHANGE)
 
     @property
@@ -264,7 +264,7 @@ class Queue(Proxy, Generic[T]):
         way = _ways.way
         return way if way is not None and way.queue is self else _Way(self, blocking=True, seconds=None, reached=[])
 
-    def _priority(self, item: T) -> Priority | None:
+    def _priority(self, item: T) -> Priority | None:  # noqa: ARG002 - of a PriorityQueue
         return None
 
     def _state(self) -> tuple[int, int, int, bool]:
@@ -288,8 +288,8 @@ class LifoQueue(Queue[T]):
 class PriorityQueue(Queue[T]):
     """The smallest first; ties are first come, first served.
 
-    The servers compare, so an item is ordered by itself where it is a number, string, bytes or a tuple of those, else by
-    the longest such prefix: `(3, anything)` works, and so does a `dataclass(order=True)`, by its compare fields.
+    The servers compare, so an item is ordered by itself where it is a number, string, bytes or a tuple of those, else
+    by the longest such prefix: `(3, anything)` works, and so does a `dataclass(order=True)`, by its compare fields.
 
     Args:
         maxsize: as for `Queue`.
@@ -348,7 +348,7 @@ class SimpleQueue(Proxy, Generic[T]):
         self._serializer = serializer
         self._outbox = _Outbox()
 
-    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
         """Put an item in. It never waits for room; `block` and `timeout` are there because Queue has them."""
         # The first statement makes no object that the garbage collector counts, so no finalizer comes before it.
         self._outbox.items.append(item)

@@ -6,14 +6,15 @@
         other = group.client("another process") # a second session, asked with `call`, as if by another process
         group.lose(group.own)                   # what an expired lease does
 
-What is exercised is all above the wire: the proxies and the objects. Time is real, and counts for timeouts only: a lease
-ends when `lose` says so.
+What is exercised is all above the wire: the proxies and the objects. Time is real, and counts for timeouts only: a
+lease ends when `lose` says so.
 """
 
 from __future__ import annotations
 
 import _thread
 import contextlib
+import gc
 import threading
 from collections import deque
 from types import SimpleNamespace
@@ -129,6 +130,7 @@ class LocalClient:
     def __init__(self, group: LocalGroup, label: str) -> None:
         self.settings = config.current()
         self.cluster = CLUSTER
+        self.closed = False
         self._group = group
         self._label = label
         self._opening = threading.Lock()
@@ -196,10 +198,9 @@ class LocalClient:
         """A reply has come."""
         if isinstance(message, wire.Reply):
             call = self._calls.get((message.lane, message.number))
-            if call is not None:
-                call.reply = message
-                if message.status != wire.Status.PARKED:
-                    call.wake.release()
+            if call is not None and call.reply is None and message.status != wire.Status.PARKED:
+                call.reply = message  # the first one: an answer is repeated to whoever withdraws too late
+                call.wake.release()
 
     def ended(self) -> None:
         """The session is no more."""
@@ -297,6 +298,7 @@ def group() -> Iterator[LocalGroup]:
     process.clients[process.key] = local.own
     try:
         yield local
+        gc.collect()  # finalizers that use what lives here must do so while it does
     finally:
         process.clients.pop(process.key, None)
         config.unbind()

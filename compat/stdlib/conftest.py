@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The group that CPython's suites run against: three durable replicas, or with `--group local` one in this process."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--group", choices=("replicas", "memory", "local"), default="replicas",
+        help="three replicas as processes (the default), the same without disks, or one inside this process",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _group(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All tests share a group and a client. Its service thread is there before the first test, since the suites count
+    threads.
+    """
+    os.environ["DTHREADING_NAMING"] = "auto"
+    kind = request.config.getoption("--group")
+    if kind == "local":
+        from dthreading.testing import local
+
+        with local.group() as group:
+            _warm_up()
+            yield
+            assert not group.faults
+        return
+    from tests.server.cluster import Cluster
+
+    with Cluster(3, memory=kind == "memory") as cluster:
+        os.environ.update(cluster.client_environment())
+        cluster.leader()
+        _warm_up()
+        yield
+        from dthreading import runtime
+
+        gc.collect()  # test_reentrancy leaves objects behind whose finalizers put into its queue
+        runtime.client().close()
+
+
+def _warm_up() -> None:
+    import dthreading
+
+    with dthreading.Lock():
+        pass
