@@ -20,7 +20,7 @@ from replicas.clients import Clients
 from replicas.connections import Connection, Outgoing
 from replicas.formation import Census
 from replicas.joining import Joining
-from replicas.journal import Muffler
+from replicas.journal import Muffler, log
 from replicas.logwriter import LogWriter
 from replicas.paxos.types import Role
 from replicas.peers import Introduction, Peers
@@ -103,7 +103,8 @@ class Daemon:
         self._failed = False
         self._turn_due = False
         self._in_turn = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due_s = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
 
     # --- what the sockets bring (Host of clients.py and peers.py)
@@ -223,6 +224,8 @@ class Daemon:
             self.clients.send(connection, reply)
         for connection, reason in output.hang_up:
             self.clients.hang_up(connection, reason)
+        for fault in output.faults:
+            log.error("an object of ours broke and is quarantined", exc_info=fault)
         for work in output.snapshot:
             self.snapshots.do(work, core.machine.digest)
         # Before the disk: a leader's Accepts travel while it writes, and no heartbeat waits for a sync.
@@ -251,9 +254,10 @@ class Daemon:
         if core.wants_turn:
             due_s = min(due_s, self._loop.time() + PAUSE_S)
         if self._timer is not None:
-            if self._timer.when() <= due_s:
+            if self._timer_due_s <= due_s:
                 return  # It looks again when it fires; moving it at each heartbeat would cost more.
             self._timer.cancel()
+        self._timer_due_s = due_s
         self._timer = self._loop.call_at(due_s, self._on_time)
 
     def _on_time(self) -> None:

@@ -15,6 +15,7 @@ from dthreading.wire.messages import (
     Attach,
     Call,
     Challenge,
+    Ended,
     Lifetime,
     Message,
     Open,
@@ -74,11 +75,12 @@ class Raw:
         return message
 
     def expect(self, kind):
-        """The next message of that class; news of other kinds is passed over."""
+        """The next message of that class; news of other kinds is passed over, the end of the session is not."""
         while True:
             message = self.hear()
             if isinstance(message, kind):
                 return message
+            assert not isinstance(message, Ended), "the session has ended"
 
     def ask(self, question: str, *arguments: object) -> object:
         """A question of an operator."""
