@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -231,6 +232,17 @@ class Cluster:
             time.sleep(0.02)
         logs = "\n".join(node.log_text()[-2000:] for node in self.nodes)
         raise TimeoutError(f"no leader after {timeout_s} s\n{logs}")
+
+    def until(self, condition: Callable[[], object], timeout_s: float = READY_S) -> None:
+        """Ask again and again until it is so. An error of the connection counts as not yet."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, EOFError):
+                if condition():
+                    return
+            time.sleep(0.02)
+        logs = "\n".join(node.log_text()[-2000:] for node in self.nodes)
+        raise TimeoutError(f"not so after {timeout_s} s\n{logs}")
 
     def client(self, node: Node | None = None, timeout_s: float = 20.0) -> Raw:
         """A raw client connection, to the leader unless said otherwise."""

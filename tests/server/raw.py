@@ -43,8 +43,9 @@ class Raw:
         self._decoder = FrameDecoder()
         self._came: list[bytes] = []
         self.session = 0
-        self._number = 0
+        self.number = 0
         self._handle = 0
+        self.nonce = b""
         try:
             connector = auth.Connector(role, secret, os.urandom(16))
             self.say(connector.hello())
@@ -84,18 +85,22 @@ class Raw:
 
     def ask(self, question: str, *arguments: object) -> object:
         """A question of an operator."""
-        self._number += 1
-        self.say(Query(self._number, question, arguments))
+        self.number += 1
+        self.say(Query(self.number, question, arguments))
         answer = self.hear()
-        assert answer.number == self._number
+        assert answer.number == self.number
         return answer.value
 
     def open(self, ttl_ms: int = 10_000, namespace: str = "test", label: str = "raw") -> int:
         """A session."""
-        nonce = os.urandom(16)
-        self.say(Open(nonce, ttl_ms, namespace, label))
+        self.say_open(ttl_ms, namespace, label)
         self.session = self.expect(Opened).session
         return self.session
+
+    def say_open(self, ttl_ms: int = 10_000, namespace: str = "test", label: str = "raw") -> None:
+        """Ask for a session, and wait for nothing."""
+        self.nonce = os.urandom(16)
+        self.say(Open(self.nonce, ttl_ms, namespace, label))
 
     def attach(self, kind: str, name: str, *arguments: object, namespace: str = "test") -> int:
         """A handle on an object."""
@@ -106,11 +111,11 @@ class Raw:
 
     def call(self, handle: int, operation: str, *arguments: object, lane: int = 0) -> object:
         """One call and its answer."""
-        self._number += 1
-        self.say(Call(self.session, lane, self._number, handle, operation, arguments, False))
+        self.number += 1
+        self.say(Call(self.session, lane, self.number, handle, operation, arguments, False))
         while True:
             reply = self.expect(Reply)
-            if (reply.lane, reply.number) == (lane, self._number):
+            if (reply.lane, reply.number) == (lane, self.number):
                 assert reply.status == Status.OK, reply
                 return reply.value
 
