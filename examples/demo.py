@@ -122,27 +122,35 @@ class Group:
         for replica in self.replicas.values():
             replica.wait_for(bool, deadline)
 
-    def ask(self, question: str) -> Any:
-        """What `dthreading QUESTION --json` answers; None while the group cannot say."""
-        command = [sys.executable, "-m", "dthreading.cli", question, "--json"]
+    def check(self) -> None:
+        """All three must be running: none of them may have ended by itself."""
+        for replica in self.replicas.values():
+            if replica.process.poll() is not None:
+                raise Failed(f"{replica.name} has ended by itself: {replica.last_words()}")
+
+    def ask(self, *question: str) -> Any:
+        """What `dthreading QUESTION --json` answers; None while nobody can say."""
+        command = [sys.executable, "-m", "dthreading.cli", *question, "--json"]
         done = subprocess.run(  # noqa: S603 - the command is our own
             command, env=self._on.environment, capture_output=True, text=True, timeout=30, check=False
         )
-        return json.loads(done.stdout) if done.returncode == 0 else None
+        return json.loads(done.stdout) if done.stdout else None
 
     def leader(self, deadline: float) -> str:
         """The address of the replica that leads now."""
         while time.monotonic() < deadline:
-            status = self.ask("status")
-            if status and status.get("leader") in self.replicas:
-                return str(status["leader"])
+            for replica in (self.ask("status") or {}).get("replicas", ()):
+                if replica.get("role") == "leader":
+                    return str(replica["asked"])
             time.sleep(0.1)
         raise Failed("no replica leads")
 
     def holder(self) -> str:
         """Who holds the program's lock: the label of a session, which names its process; "" for nobody."""
-        locks = self.ask("locks") or []
-        return next((str(lock["holder"]) for lock in locks if lock["name"] == LOCK and lock["holder"]), "")
+        for known in (self.ask("locks", LOCK) or {}).get("objects", ()):
+            if known["name"] == LOCK and known["holders"]:
+                return str(known["holders"][0]["label"])
+        return ""
 
     def kill_the_leader(self, deadline: float) -> None:
         address = self.leader(deadline)
@@ -213,6 +221,7 @@ def run_on_three_replicas(*, kill: bool) -> Result:
             say("   Started worker 5 in its place. The lock passes on when the lease of the dead one ends.")
         for process in (producer, *workers):
             process.finish(deadline)
+        group.check()
         return read_result(on.folder)
 
 

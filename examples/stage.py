@@ -32,7 +32,7 @@ class Child:
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._over = False
-        self._shown = log is None
+        self._log = log
         with log.open("ab") if log else nullcontext(subprocess.STDOUT) as errors:
             self.process = subprocess.Popen(  # noqa: S603 - the commands are our own
                 command,
@@ -65,7 +65,7 @@ class Child:
         with self._changed:
             self.lines.append(line)
             self._changed.notify_all()
-        if self._shown:
+        if self._log is None:
             say(f"    {self.name}: {line}")
 
     def wait_for(self, what: Callable[[str], bool], deadline: float) -> None:
@@ -74,8 +74,13 @@ class Child:
             while not any(what(line) for line in self.lines):
                 left = deadline - time.monotonic()
                 if left <= 0 or self._over:
-                    raise Failed(f"{self.name} did not say what was waited for; its last words: {self.lines[-5:]}")
+                    raise Failed(f"{self.name} did not say what was waited for; its last words: {self.last_words()}")
                 self._changed.wait(left)
+
+    def last_words(self) -> str:
+        """The end of its log, or of its output."""
+        lines = self.lines if self._log is None else self._log.read_text(errors="replace").splitlines()
+        return " / ".join(lines[-5:])
 
     def finish(self, deadline: float) -> None:
         """Wait for the end, which must be a good one."""
