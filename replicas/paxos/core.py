@@ -170,8 +170,10 @@ class Paxos(Agent):
         `promised`.
 
         The promise, and every accepted entry above the slot, are kept. Our promise rises to the peer's: those slots
-        count as accepted here from now on, which no leader with a lower ballot may hear.
+        count as accepted here from now on, which no leader with a lower ballot may hear. What is handed out next
+        follows the snapshot, even if it was not the newest thing known here.
         """
+        self._output.chosen = [entry for entry in self._output.chosen if entry.slot > slot]
         if slot <= self._log.chosen:
             return
         if self._leadership is not None:
@@ -179,7 +181,6 @@ class Paxos(Agent):
         self._promise_at_least(promised)
         self._acceptor.restart(slot, chain)
         self._known = max(self._known, slot)
-        self._output.chosen.clear()  # not taken yet, and the snapshot has it
         self.configuration = configuration
         if self._candidacy is not None:
             self._stand_back()

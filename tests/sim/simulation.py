@@ -14,7 +14,7 @@ from tests.sim.host import Host
 from tests.sim.kernel import Kernel
 from tests.sim.network import Network, Weather
 
-TROUBLE_US = 6_000_000
+TROUBLE_US = 5_000_000
 """How long things go wrong."""
 
 PEACE_US = 30_000_000
@@ -53,9 +53,9 @@ class ConsensusSimulation:
             )
             self.programs[member.id] = program
             self.hosts[member.id] = Host(self.kernel, self.network, member.id, program)
-        self._fewest_members = 1 if learners else replicas
-        self._work_every_us = luck.choice((500, 5_000, 50_000))
-        self._work_burst = luck.choice((1, 5, 60))
+        self._fewest_members = 1 if self.faults.membership else replicas
+        self._work_every_us = luck.choice((5_000, 20_000, 100_000))
+        self._work_burst = luck.choice((1, 4, 30))
         self._peace = False
 
     # --- a run
