@@ -9,7 +9,8 @@ import of the module that makes it), and a `Condition` may still give an unnamed
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+import itertools
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from dthreading import config, naming, runtime
 from dthreading.errors import WrongGroup
@@ -41,6 +42,26 @@ def timeout_in_seconds(timeout: float | None) -> float | None:
     return None if timeout > FOR_EVER_S else max(0.0, float(timeout))
 
 
+class _Leash(int):
+    """Its end is the end of its proxy, which has the only reference to it.
+
+    Not the proxy's own `__del__`, nor a weak reference to it: the garbage collector runs both before the finalizers of
+    other objects that go at the same time, and those may use the proxy for the last time. This class is one that the
+    collector does not follow, so its objects end by their reference count alone, after all finalizers.
+    """
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        target = _leashed.pop(int(self), None)
+        if target is not None:
+            runtime.drop(target)
+
+
+_leashed: Final[dict[int, Target]] = {}
+_leashes: Final = itertools.count()
+
+
 class _Shown:
     """A read-only attribute that gives way when a program sets one of that name, as subclasses in the wild do."""
 
@@ -51,7 +72,7 @@ class _Shown:
 class Proxy:
     """The base of all primitives and queues."""
 
-    __slots__ = ("__weakref__", "_proxy_settled", "_proxy_target", "_proxy_unsaid")
+    __slots__ = ("__weakref__", "_proxy_leash", "_proxy_settled", "_proxy_target", "_proxy_unsaid")
 
     _proxy_kind: ClassVar[str]
     """What the replicas call it."""
@@ -61,6 +82,7 @@ class Proxy:
     _proxy_target: Target
     _proxy_unsaid: naming.Complaint | None
     _proxy_settled: bool
+    _proxy_leash: _Leash
 
     if TYPE_CHECKING:
 
@@ -79,7 +101,7 @@ class Proxy:
     def _proxy_be(self, named: naming.Name, arguments: tuple[Any, ...]) -> None:
         self._proxy_settled = False
         self._proxy_unsaid = named.complaint
-        self._proxy_target = Target("", named.text, self._proxy_kind, arguments, int(named.lifetime))
+        self._proxy_point_to(Target("", named.text, self._proxy_kind, arguments, int(named.lifetime)))
 
     def _proxy_settle(self) -> None:
         """The first use. It may run in two threads at once; both do the same."""
@@ -89,6 +111,12 @@ class Proxy:
         if not self._proxy_target.namespace:
             self._proxy_target.namespace = config.bind().namespace
         self._proxy_settled = True
+
+    def _proxy_point_to(self, target: Target) -> None:
+        number = next(_leashes)
+        _leashed[number] = target
+        self._proxy_target = target
+        self._proxy_leash = _Leash(number)
 
     def _ask(
         self,
@@ -115,10 +143,6 @@ class Proxy:
     def _proxy_place(self) -> str:
         """The `at 0x... name='...'` of a `repr`."""
         return f"at {id(self):#x} name={self._proxy_target.name!r}"
-
-    def __del__(self) -> None:
-        if getattr(self, "_proxy_settled", False):
-            runtime.drop(self._proxy_target)
 
     # --- copies and pickles are other proxies of the same object ---------------------------------------------------
 
@@ -165,7 +189,8 @@ def _revive(cls: type[Proxy], group: tuple[str, tuple[str, ...]], described: Any
     namespace, name, kind, arguments, lifetime = described
     proxy = cls.__new__(cls)
     proxy._proxy_unsaid = None
-    proxy._proxy_target = Target(namespace, name, kind, tuple(arguments), lifetime, create=lifetime != Lifetime.PRIVATE)
+    create = lifetime != Lifetime.PRIVATE
+    proxy._proxy_point_to(Target(namespace, name, kind, tuple(arguments), lifetime, create=create))
     proxy._proxy_settled = True
     proxy._proxy_revived(state)
     return proxy
