@@ -9,6 +9,7 @@ depends on that leaves after it. A disk is waited for by nobody but the messages
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,7 @@ from replicas.snapshotting import SnapshotKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from replicas.formation import Formation
     from replicas.machine import Machine
@@ -358,6 +360,7 @@ class Daemon:
             "servers": list(map(str, options.cluster)),
             "durable": not options.memory,
             "directory": "" if options.memory else str(options.data_dir),
+            "disk_bytes": 0 if options.memory else _disk_bytes(options.data_dir),
             "log_bytes": self.storage.log_bytes,
             "snapshot_bytes": self.storage.snapshot.size if self.storage.snapshot is not None else 0,
             "linked": list(self.peers.linked),
@@ -365,3 +368,12 @@ class Daemon:
         if self.core is None:
             return {**about, "replica": options.replica, "role": "forming", "leader": None, "cluster": ""}
         return {**self.core.status(), **about, "cluster": self.core.paxos.configuration.cluster}
+
+
+def _disk_bytes(directory: Path) -> int:
+    """What the directory's few files take, segments made ahead included."""
+    total = 0
+    for path in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_blocks * 512
+    return total
