@@ -10,6 +10,7 @@ from __future__ import annotations
 from dthreading.wire import messages
 from dthreading.wire.messages import Call, Ended, Reply, Status, Withdraw
 from replicas.objects.base import PARKED, Caller, Operation, Refused, Replicated
+from replicas.objects.registry import GONE
 from replicas.objects.waiting import Waiter
 from replicas.sessions import WITHDRAWN, Lane, Session, parked, refused
 from replicas.state import State
@@ -87,6 +88,9 @@ class Calls(State):
         except Exception as error:  # noqa: BLE001 - one poison command must not end all replicas in turn
             assert target is not None
             fault = self._quarantine(target, error)
+            if lane.waiter is not None:  # it had parked in another object's line
+                lane.waiter.leave()
+                self.refuse(lane.waiter, fault)
             return None if lane.reply is not None else refused(call.lane, call.number, fault), None, None
         if answer is PARKED:
             return None, None, None
@@ -100,6 +104,8 @@ class Calls(State):
             return
         self._touch_session(session)
         lane = session.lanes.get(withdraw.lane)
+        if lane is not None and lane.subject is not None and lane.subject.fault is GONE:
+            lane.subject = lane.operation = None  # as a restored state has it
         verdict = Reply(withdraw.lane, withdraw.number, int(Status.ERROR), WITHDRAWN)
         if lane is None or withdraw.number > lane.number:
             # It has overtaken its call: the number is consumed, and the call will be a copy when it comes.
@@ -111,6 +117,9 @@ class Calls(State):
         elif lane.waiter is not None and not withdraw.undo:
             waiter = lane.waiter
             self._touch_around(waiter)
+            if waiter.owner.fault is not None:  # nobody is left to judge it
+                waiter.leave()
+                self.refuse(waiter, waiter.owner.fault)
             self._guard(waiter.owner, waiter.owner.withdrawn, waiter)
             self.registry.suspect(waiter.owner)
             return
@@ -167,6 +176,7 @@ class Calls(State):
         if subject.fault is None:
             self.touch(subject)
             self._guard(subject, subject.acknowledged, session.id, number_of_lane)
+            self.registry.suspect(subject)
 
 
 def find_operation(target: Replicated, call: Call) -> Operation:

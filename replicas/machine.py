@@ -141,7 +141,12 @@ class Machine(Calls):
         try:
             session.handles[attach.handle] = self.registry.attach(attach)
         except Refused as refusal:
-            session.handles[attach.handle] = refusal
+            session.handles[attach.handle] = refusal.fresh()
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a class that cannot be made is its caller's trouble alone
+            self._effects.faults = [error]
+            session.handles[attach.handle] = Refused("internal", f"{attach.kind}(): {type(error).__name__}")
 
     def _detach(self, detach: messages.Detach) -> None:
         session = self.sessions.get(detach.session)
@@ -247,6 +252,11 @@ class Machine(Calls):
             return Reply(call.lane, call.number, 0, operation.function(target, caller, *call.arguments))
         except Refused as refusal:
             return refused(call.lane, call.number, refusal)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - told to the caller; only an entry of the log may quarantine
+            fault = Refused("internal", f"{call.operation}() broke on this replica ({type(error).__name__})")
+            return refused(call.lane, call.number, fault)
 
     def check(self, command: messages.Command) -> str | None:
         """Why a command is not worth proposing (a code of `dthreading.errors`); None where apply has to judge."""

@@ -23,7 +23,7 @@ WAITERS_MAX: Final = 50
 """The most waiters that are listed of one object; their number is told in full."""
 
 
-def _locks(machine: Machine, part: Any = "") -> list[dict[str, Any]]:
+def _locks(machine: Machine, part: Any = "", *_: Any) -> list[dict[str, Any]]:
     """Every object whose name contains `part`, with its holders and waiters."""
     wanted = (known for (_, name), known in machine.registry.objects.items() if str(part) in name)
     return [_object(machine, known) for known in islice(wanted, ROWS_MAX)]
@@ -56,7 +56,7 @@ def _object(machine: Machine, known: Replicated) -> dict[str, Any]:
     }
 
 
-def _sessions(machine: Machine) -> list[dict[str, Any]]:
+def _sessions(machine: Machine, *_: Any) -> list[dict[str, Any]]:
     return [
         {
             "session": session.id,
@@ -74,7 +74,7 @@ def _sessions(machine: Machine) -> list[dict[str, Any]]:
     ]
 
 
-def _status(machine: Machine) -> dict[str, Any]:
+def _status(machine: Machine, *_: Any) -> dict[str, Any]:
     objects = machine.registry.objects
     return {
         "sessions": len(machine.sessions),

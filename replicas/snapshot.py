@@ -11,7 +11,7 @@ or object that came last; nothing in it is longer than one answer or one queue i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from enum import IntEnum
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
@@ -76,7 +76,7 @@ class SnapshotWriter:
     def save_session(self, session: Session) -> None:
         """It is about to change."""
         if self._unsaved_sessions.pop(session.id, None) is not None:
-            self._images[session.id] = _image_of_session(session)
+            self._images[session.id] = _image_of_session(session, self._objects)
 
     def save_object(self, saved: Replicated) -> None:
         """It is about to change."""
@@ -123,7 +123,10 @@ def _state(machine: Machine) -> Iterator[tuple[Any, ...]]:
         yield (_Is.NAMESPACE, name, namespace.sessions, namespace.epoch)
 
 
-def _image_of_session(session: Session) -> Iterator[tuple[Any, ...]]:
+def _image_of_session(session: Session, alive: Container[int]) -> Iterator[tuple[Any, ...]]:
+    """`alive` are the numbers of the objects at the snapshot's slot: one that the session refers to may have been
+    dropped before, and another since.
+    """
     records: list[tuple[Any, ...]] = [
         (
             _Is.SESSION, session.id, session.nonce, session.ttl_ms, session.namespace, session.label, session.epoch,
@@ -132,17 +135,20 @@ def _image_of_session(session: Session) -> Iterator[tuple[Any, ...]]:
     ]  # fmt: skip
     for number, lane in session.lanes.items():
         reply = None if lane.reply is None else (lane.reply.status, lane.reply.value)
-        subject = 0 if lane.subject is None or lane.subject.fault is GONE else lane.subject.number
+        subject = lane.subject.number if lane.subject is not None and lane.subject.number in alive else 0
         operation = lane.operation.name if subject and lane.operation is not None else ""
         records.append((_Is.LANE, number, lane.number, reply, subject, operation))
     for lane_number, waiter in session.waits.items():
         who = (waiter.owner.number, waiter.operation.name)
         records.append((_Is.WAIT, lane_number, waiter.number, *who, waiter.thread, waiter.payload))
     for handle, meaning in session.handles.items():
-        failure = meaning if isinstance(meaning, Refused) else GONE if meaning.fault is GONE else None
-        number = meaning.number if failure is None and isinstance(meaning, Replicated) else 0
-        records.append((_Is.HANDLE, handle, number, None if failure is None else failure.value))
-    records.extend((_Is.STAKE, number) for number in session.stakes)
+        if isinstance(meaning, Refused):
+            records.append((_Is.HANDLE, handle, 0, meaning.value))
+        elif meaning.number in alive:
+            records.append((_Is.HANDLE, handle, meaning.number, None))
+        else:
+            records.append((_Is.HANDLE, handle, 0, GONE.value))
+    records.extend((_Is.STAKE, number) for number in session.stakes if number in alive)
     records.extend((_Is.USES, name) for name in session.namespaces)
     return iter(records)
 

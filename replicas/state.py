@@ -122,7 +122,9 @@ class State:
 
     def unstake(self, session: int, holding: Replicated) -> None:
         """It has nothing there any more."""
-        known = self.sessions[session]
+        known = self.sessions.get(session)
+        if known is None:
+            return  # what broke while the session lived may speak of it still
         if self._writer is not None:
             self._writer.save_session(known)
         known.stakes.pop(holding.number, None)
@@ -131,6 +133,10 @@ class State:
         """`other` is about to change."""
         if self._writer is not None:
             self._writer.save_object(other)
+
+    def touch_session(self, session: int) -> None:
+        """A waiter of `session` is about to change."""
+        self._touch_session(self.sessions[session])
 
     def _touch_session(self, session: Session) -> None:
         if self._writer is not None:
@@ -156,10 +162,10 @@ class State:
         meaning = known.handles.get(handle)
         if isinstance(meaning, Replicated):
             if meaning.fault is not None:
-                raise meaning.fault
+                raise meaning.fault.fresh()
             return meaning
         if meaning is not None:
-            raise meaning
+            raise meaning.fresh()
         most = self.limits.attachments_per_session_max
         if len(known.handles) >= most:
             raise Refused("limit", f"a session is attached to at most {most} objects (attachments_per_session_max)")
@@ -196,11 +202,16 @@ class State:
         return fault
 
     def _evict(self, closed: Replicated, fault: Refused) -> None:
-        for waiter in list(closed.standing()):
-            queue = waiter.queue
+        """Refuses whoever waits at it, and those of its callers who stand in another object's line. O(all waits), which
+        an object that is deleted or broken may cost.
+        """
+        elsewhere = (waiter for session in self.sessions.values() for waiter in session.waits.values())
+        evicted = [*closed.standing(), *(w for w in elsewhere if w.owner is closed and w.queue not in closed.queues)]
+        stood = [(waiter, waiter.queue) for waiter in evicted]
+        for waiter, queue in stood:
             assert queue is not None
             self._touch_around(waiter)
             waiter.leave()
             self.refuse(waiter, fault)
-            if waiter.owner is not closed:
-                self._guard(waiter.owner, waiter.owner.abandoned, waiter, queue)
+        for waiter, queue in stood:
+            self._guard(waiter.owner, waiter.owner.abandoned, waiter, queue)

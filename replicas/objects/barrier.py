@@ -141,7 +141,7 @@ class Barrier(Replicated):
         while self.phase != ACTING and (waiter := self.entrance.unpark()) is not None:
             kind, has_action = waiter.payload
             if kind == _PARTY and self.phase == FILLING:
-                waiter.payload = (len(self.arrived), has_action)
+                waiter.amend((len(self.arrived), has_action))
                 self.arrived.park(waiter)
                 self._fill()
             elif kind == _PARTY:
@@ -168,7 +168,7 @@ class Barrier(Replicated):
                 self._break()
             # Else the action runs: the verdict is how it ends.
         elif waiter.payload[0] == _PARTY:
-            waiter.payload = (_LATE, False)
+            waiter.amend((_LATE, False))
         elif waiter.payload[0] != _LATE:
             super().withdrawn(waiter)
 

@@ -65,7 +65,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Refused(Exception):
-    """The caller gets this as an exception. `code` is one of `dthreading.errors`; `details` are what its class keeps."""
+    """The caller gets this as an exception: a code of `dthreading.errors`, and the details that its class keeps."""
 
     def __init__(self, code: str, message: str = "", *details: Any) -> None:
         assert is_code(code), code
@@ -73,6 +73,10 @@ class Refused(Exception):
         self.code = code
         self.message = message
         self.details = details
+
+    def fresh(self) -> Refused:
+        """A copy to raise, of one that is kept: an exception drags the frames of every raise along."""
+        return Refused(self.code, self.message, *self.details)
 
     @property
     def value(self) -> tuple[str, str, tuple[Any, ...]]:
@@ -116,6 +120,9 @@ class Host(Protocol):
 
     def touch(self, other: Replicated) -> None:
         """The running operation is about to change an object other than its own."""
+
+    def touch_session(self, session: int) -> None:
+        """A waiter of `session` is about to change."""
 
     def pin(self, other: Replicated) -> None:
         """`other` must not be dropped, as if somebody were attached to it."""

@@ -29,7 +29,7 @@ class Condition(Replicated):
         if len(arguments) != 3 or any(type(argument) is not str for argument in arguments):
             raise Refused("type", "Condition() takes the namespace, the name and the kind of its lock")
         # A waiter's payload is (depth to restore, notified, the lock's number).
-        # Invariant: whoever waits has pinned the lock.
+        # Invariant: whoever waits, here or in the lock's line, has pinned the lock and this condition.
         self.waiting = WaitQueue(self)
 
     @operation
@@ -38,6 +38,7 @@ class Condition(Replicated):
         owned = self._owned(call, lock, thread, fence, "cannot wait on un-acquired lock")
         self.host.touch(owned)
         self.host.pin(owned)
+        self.host.pin(self)
         parked = call.park(self.waiting, (owned.count, False, owned.number), thread)
         owned.give_up()
         return parked
@@ -69,7 +70,7 @@ class Condition(Replicated):
             waiter = self.waiting.unpark()
             assert waiter is not None
             depth, _, number = waiter.payload
-            waiter.payload = (depth, True, number)
+            waiter.amend((depth, True, number))
             self._back_to_lock(waiter)
 
     def _lock_of(self, waiter: Waiter) -> Ownable | None:
@@ -94,10 +95,12 @@ class Condition(Replicated):
         lock = self._lock_of(waiter)
         if lock is not None:
             self.host.unpin(lock)
+        self.host.unpin(self)
 
     # --- the door's hooks
 
     def reacquired(self, waiter: Waiter, fence: int) -> None:
+        self.host.touch(self)
         self._unpin(waiter)
         waiter.answer((waiter.payload[1], fence))
 

@@ -33,7 +33,7 @@ class Waiter:
         self.number = number
         self.thread = thread
         self.payload = payload
-        """What the owner must remember of the call: plain values, replaced and never changed in place."""
+        """What the owner must remember of the call: plain values, changed by `amend` only."""
         self.queue: WaitQueue | None = None
 
     def answer(self, value: Any) -> None:
@@ -43,6 +43,11 @@ class Waiter:
     def refuse(self, refusal: Refused) -> None:
         """The call raises `refusal`. The waiter must have left its queue."""
         self.owner.host.refuse(self, refusal)
+
+    def amend(self, payload: Any) -> None:
+        """Replaces the payload. It is its session's, so the host hears of it first."""
+        self.owner.host.touch_session(self.session)
+        self.payload = payload
 
     def leave(self) -> None:
         """Out of whatever queue it stands in."""
