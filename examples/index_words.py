@@ -135,7 +135,7 @@ def work() -> None:
                 between_phases.wait()
         tasks.task_done()
         done[kind] += 1
-    print(f"worker: counted {done['count']} files, merged {done['merge']} letters", flush=True)
+    print(f"counted {done['count']} files, merged {done['merge']} letters", flush=True)
 
 
 def main(role: str = "") -> None:
