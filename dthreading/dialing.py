@@ -75,7 +75,9 @@ class Dialer:
     def next_at(self, session: ClientSession | None) -> float:
         """When `tend` is due."""
         due = float("inf")
-        if self._dialing is not None:
+        if self._dialing is not None or (
+            self.link is not None and session is not None and session.state is State.JEOPARDY
+        ):
             due = self._give_up_at
         elif self.link is None and session is not None and not session.over:
             due = self._finder.dial_at()
@@ -113,6 +115,8 @@ class Dialer:
             self._finder.succeeded()
             self.trouble = None
             self._dialing = None
+            # A session that comes here in jeopardy is given time for a keepalive.
+            self._give_up_at = now + self._attempt_s
             # From here on any thread writes there.
             self.link = link
 
@@ -151,7 +155,7 @@ class Dialer:
         elif link is self._dialing:
             if now >= self._give_up_at:
                 self.drop(session, now, f"{link.name} did not answer within {self._attempt_s:g} s")
-        elif session.state is State.JEOPARDY:
+        elif session.state is State.JEOPARDY and now >= self._give_up_at:
             self.drop(session, now, f"{link.name} has acknowledged no keepalive for half a lease")
         elif self._route.should_move(link.name, link.peer, now):
             self.drop(session, now, "moving to the leader", failed=False)

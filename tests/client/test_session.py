@@ -110,7 +110,7 @@ def settled(script: Script, name: Target, lane: int, number: int, manner: Manner
     return call
 
 
-# --- opening ---------------------------------------------------------------------------------------------------------
+# --- opening ---
 
 
 def test_a_session_is_opened_with_a_nonce_and_kept_alive_at_once() -> None:
@@ -173,7 +173,7 @@ def test_a_group_that_refuses_us_is_heard_by_those_who_wait_for_a_session() -> N
     assert not call.settled, "there is a session to save"
 
 
-# --- lanes and numbers -----------------------------------------------------------------------------------------------
+# --- lanes and numbers ---
 
 
 def test_a_lane_is_reused_and_its_numbers_grow() -> None:
@@ -239,7 +239,7 @@ def test_late_and_repeated_answers_do_nothing() -> None:
     assert script.session.news.count(call) == 1
 
 
-# --- attachments -------------------------------------------------------------------------------------------------------
+# --- attachments ---
 
 
 def test_an_object_is_attached_once_and_before_its_first_call() -> None:
@@ -309,7 +309,7 @@ def test_a_private_object_is_made_anew_only_until_it_was_once_known() -> None:
     assert third.said()[0].create is False
 
 
-# --- sending again --------------------------------------------------------------------------------------------------------
+# --- sending again ---
 
 
 def test_after_a_reconnect_all_that_is_outstanding_is_said_again_as_it_was() -> None:
@@ -349,7 +349,7 @@ def test_words_for_a_former_connection_do_not_reach_the_next() -> None:
     assert not any(isinstance(codec.decode(body[4:]), Call) for body in former)
 
 
-# --- withdrawing ------------------------------------------------------------------------------------------------------------
+# --- withdrawing ---
 
 
 def test_withdrawing_waits_for_the_verdict() -> None:
@@ -455,7 +455,7 @@ def test_abandoned_before_it_was_begun_it_never_begins() -> None:
     assert script.said() == []
 
 
-# --- acknowledging items ---------------------------------------------------------------------------------------------------
+# --- acknowledging items ---
 
 
 def test_an_item_is_acknowledged_with_the_next_keepalive_when_its_lane_is_quiet() -> None:
@@ -493,7 +493,7 @@ def test_an_item_whose_getter_has_gone_is_not_acknowledged() -> None:
     assert script.said() == [Keepalive(7, 2)]
 
 
-# --- the lease ----------------------------------------------------------------------------------------------------------------
+# --- the lease ---
 
 
 def test_the_lease_counts_from_when_the_acknowledged_keepalive_was_sent() -> None:
@@ -545,7 +545,7 @@ def test_lost_is_final_and_a_late_acknowledgement_revives_nothing() -> None:
 
 
 def test_whoever_reads_the_clock_first_decides() -> None:
-    """A thread that was told "no longer yours" must not hear "yours" a moment later from an acknowledgement in flight."""
+    """A thread that was told "no longer yours" must not hear "yours" a moment later, from a word in flight."""
     script = opened()
     sent = script.now
     assert not script.session.holds(sent + LEASE_S)
@@ -629,7 +629,7 @@ def test_a_reconnect_alone_extends_nothing() -> None:
     assert not script.session.holds(1000.0 + LEASE_S)
 
 
-# --- the end ------------------------------------------------------------------------------------------------------------------
+# --- the end ---
 
 
 def test_closing_says_so_and_loses_what_waits() -> None:
