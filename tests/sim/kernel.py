@@ -24,6 +24,7 @@ class Kernel:
         self.events = 0
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._scheduled = 0
+        self._given = 0
         self._hash = hashlib.blake2b(digest_size=8)
         self._story = story
 
@@ -43,6 +44,11 @@ class Kernel:
                 return True
         self.now_us = max(self.now_us, end_us)
         return satisfied is not None and satisfied()
+
+    def fresh(self) -> int:
+        """A number that was never given before."""
+        self._given += 1
+        return self._given
 
     def note(self, text: str) -> None:
         """Something happened that a repetition must show as well."""
