@@ -6,6 +6,7 @@ What the daemon does besides with threads and sockets is said here once more, in
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any, NamedTuple
 
@@ -135,10 +136,8 @@ class GroupProgram:
         """The power goes: perhaps in the middle of a write that nobody has been told about."""
         if self._pending and self._storage is not None and self._luck.random() < 0.7:
             self.disk.cut_power_after = self._luck.randint(0, 3)
-            try:
+            with contextlib.suppress(PowerCut):
                 self.sync(len(self._pending))
-            except PowerCut:
-                pass
         self.disk.crash()
         self.core = self._storage = None
 
