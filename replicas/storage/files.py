@@ -59,8 +59,10 @@ class File(Protocol):
         """Returns when all that was written is durable, the file's size included."""
 
     def forget_cached(self) -> None:
-        """Lets later reads come from the device, where the system can be asked for it: a read-back should not ask a
-        cache.
+        """Lets later reads come from the device, as far as the system can be asked for it.
+
+        What was written and not synced yet stays readable. A read-back should not ask a cache, and after a sync that
+        failed the cache shows what the device never got.
         """
 
     def close(self) -> None: ...

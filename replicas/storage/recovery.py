@@ -92,6 +92,7 @@ def read_log(disk: Disk, indexes: list[int], floor: int) -> LogState:
 def load_segment(disk: Disk, index: int) -> bytes:
     file = disk.open(segment_name(index))
     try:
+        file.forget_cached()  # after a sync that failed, the cache shows what the disk never got
         return file.read(0, file.size() // SECTOR * SECTOR)
     finally:
         file.close()

@@ -72,7 +72,7 @@ class SegmentMaker:
     def adopt(self, file: File) -> None:
         """A whole segment of this maker's index was found on the disk, unused."""
         assert self._file is None
-        self._file, self._zeroed, self._ready = file, file.size(), True
+        self._file, self._zeroed, self._ready = file, file.size() // SECTOR * SECTOR, True
 
     def step(self) -> bool:
         """One slice. True while more is to do."""
@@ -85,7 +85,11 @@ class SegmentMaker:
         """The next segment, of at least so many bytes. At once if it was made ahead."""
         with self._making:
             size = max(self._size, -(-bytes_needed // SECTOR) * SECTOR)
-            while not self._ready or self._zeroed < size:
+            if self._ready and self._zeroed < size:
+                # Too small for this batch. What has its name never grows, so it loses it until it is whole again.
+                self._disk.rename(segment_name(self._index), SEGMENT_ASIDE)
+                self._ready = False
+            while not self._ready:
                 self._slice(size)
             assert self._file is not None
             taken = Segment(self._index, self._zeroed), self._file
@@ -107,7 +111,7 @@ class SegmentMaker:
             self._file.write(self._zeroed, bytes(length))
             self._file.sync()
             self._zeroed += length
-        if self._zeroed >= size and not self._ready:
+        if self._zeroed >= size:
             self._disk.rename(SEGMENT_ASIDE, segment_name(self._index))
             self._disk.sync()
             self._ready = True

@@ -92,6 +92,7 @@ class Snapshots:
     def load(self) -> str | None:
         """Opens what is on the disk and reads all of it. Returns what is wrong with it, as the end of a sentence."""
         file = self.disk.open(SNAPSHOT_NAME)
+        file.forget_cached()
         header = _read_header(file)
         if header is None:
             file.close()

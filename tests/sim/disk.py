@@ -69,6 +69,13 @@ class Inode:
         self.poisoned.update(self.unsynced)
         self.unsynced.clear()
 
+    def show_the_truth(self, luck: random.Random) -> None:
+        """Where a sync had failed, the system gives up its belief, and reads what the disk has."""
+        for sector in sorted(self.poisoned):
+            room = max(0, len(self.data) - sector * SECTOR)
+            self.data[sector * SECTOR : (sector + 1) * SECTOR] = luck.choice(self.poisoned[sector])[:room]
+        self.poisoned.clear()
+
     def settle(self, luck: random.Random) -> None:
         """What is left after a power cut."""
         size = luck.choice(
@@ -170,6 +177,7 @@ class SimulatedFile:
 
     def forget_cached(self) -> None:
         self._check()
+        self._inode.show_the_truth(self._disk.luck)
 
     def close(self) -> None:
         pass
