@@ -264,8 +264,12 @@ class Daemon:
 
     def _on_time(self) -> None:
         self._timer = None
-        if not self._failed and self.core is not None:
-            self._wake()
+        if self._failed or self.core is None:
+            return
+        if not self._turn_due:
+            # Nothing came with it, so there is nothing to wait for: the turn is now.
+            self.core.tick(now_ms())
+            self._turn()
 
     def _sweep(self) -> None:
         due_s = self.clients.sweep()
