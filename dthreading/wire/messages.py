@@ -266,7 +266,7 @@ class Answer(NamedTuple):
 
 
 class Lifetime(IntEnum):
-    """How long an object's state lives when nobody is attached to it (DESIGN: names)."""
+    """How long an object's state lives when nobody is attached to it."""
 
     NAMED = 0
     """Given `name=`: until it is back in its initial state, or deleted."""
