@@ -140,6 +140,30 @@ def test_after_a_failed_sync_what_the_next_process_reads_is_durable(seed: int) -
 
 
 @pytest.mark.parametrize("seed", range(20))
+def test_a_torn_end_that_failed_to_be_zeroed_is_zeroed_again(seed: int) -> None:
+    """After that failure the cache shows zeros where the disk may still have the torn batch.
+
+    Believed, its sectors would come back behind a later batch, and a healthy log would look rotten.
+    """
+    disk = SimulatedDisk(random.Random(seed))
+    storage = formatted(disk)
+    storage.append([accepted(1, b"torn" * 700)])
+    storage.sync()
+    disk.kill()
+    disk.open("log-0000000001").write_durable(0, bytes(512))  # as if its first sector had never been reached
+    disk.fail_after = 7  # the directory is synced, six sectors are zeroed; their sync fails
+    with pytest.raises(StorageFailed):
+        open_storage(disk)
+    assert not disk.contents("log-0000000001").strip(b"\0")
+    disk.fail_after = None
+    storage = reopen(disk)
+    storage.append([accepted(1, b"small")])
+    storage.sync()
+    disk.crash()
+    assert view_of(open_storage(disk)).entries == (accepted(1, b"small").entry,)
+
+
+@pytest.mark.parametrize("seed", range(20))
 def test_a_segment_that_failed_to_grow_is_not_used(seed: int) -> None:
     """Made ahead, too small for one batch, and the disk failed while it was enlarged: its size is not durable.
 
