@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -229,3 +230,70 @@ def test_a_stranger_on_the_port_of_a_replica_is_no_replica() -> None:
         assert cluster.leader() in cluster.nodes
     finally:
         cluster.close()
+
+
+def fill(cluster: Cluster, client: Raw, queue: int, megabytes: int) -> None:
+    """Through a queue, and out of it again but for one item: enough bytes for a snapshot."""
+    for _ in range(megabytes):
+        client.call(queue, "put", True, bytes(1_000_000), None)
+        client.call(queue, "get", True)
+
+
+def test_the_log_is_cut_by_snapshots_and_the_state_survives(three: Cluster) -> None:
+    """Whoever was away meanwhile gets a snapshot; whoever restarts begins at his own."""
+    leader = three.leader()
+    away = next(node for node in three.nodes if node is not leader)
+    with three.client(leader) as client:
+        session, nonce = client.open(ttl_ms=600_000), client.nonce
+        lock = client.attach("Lock", "a")
+        fence = client.call(lock, "acquire", True, 1)
+        queue = client.attach("Queue", "q", 0, False)
+        client.call(queue, "put", True, b"kept", None)
+        away.kill()
+        fill(three, client, queue, 40)
+        three.until(lambda: leader.ask("status")["snapshot"] > 0)
+        snapshot = leader.ask("status")["snapshot"]
+        away.start()
+        three.until(lambda: away.ask("status")["applied"] >= snapshot)
+        assert away.ask("status")["snapshot"] >= snapshot, "the entries are gone: a snapshot was all it could get"
+        chosen = leader.ask("status")["chosen"]
+        three.until(lambda: all(node.ask("status")["applied"] >= chosen for node in three.nodes))
+        assert len({node.ask("status")["digest"] for node in three.nodes}) == 1
+        assert leader.ask("status")["log_bytes"] < 40_000_000
+    three.kill()
+    three.start()
+    with three.client() as client:
+        client.say(Resume(session, nonce))
+        assert client.expect(Resumed) == Resumed(session)
+        client.session, client.number = session, 10_000
+        assert client.call(lock, "locked") is True
+        client.call(lock, "release", fence)
+        assert client.call(queue, "qsize") == 1
+
+
+def use(client: Raw, lock: int, times: int) -> None:
+    for _ in range(times):
+        client.call(lock, "acquire", True, 1)
+        client.call(lock, "release", None)
+
+
+def test_a_disk_that_fails_ends_the_replica_with_one_sentence(one: Cluster) -> None:
+    """A failed write is never tried again: what the page cache forgot would be reported as written."""
+    (node,) = one.nodes
+    with one.client() as client:
+        client.open()
+        lock = client.attach("Lock", "a")
+        assert node.process is not None
+        # Its log file (on standard error) is shorter than this, the write-ahead log's next batch lies beyond it.
+        limit = max(4096, node.log.stat().st_size + 1024)
+        use(client, lock, limit // 512)
+        resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+        with pytest.raises((EOFError, ConnectionError)):
+            use(client, lock, 10)
+    assert node.wait() == 3
+    last = node.log_text().splitlines()[-1]
+    assert last.startswith("dthreading-server: the disk has failed")
+    assert "Traceback" not in node.log_text()
+    node.start()
+    with one.client() as client:
+        client.open()

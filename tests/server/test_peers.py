@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The links between replicas: who is listened to, what is dropped, and that a broken link is dialed again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from dthreading.wire.messages import Welcome
+from replicas import peers as peers_module
+from replicas.address import Address
+from replicas.clients import Clients
+from replicas.connections import Connection, Outgoing
+from replicas.formation import Census
+from replicas.journal import Muffler
+from replicas.messages import Forward, Vouch
+from replicas.paxos.values import Configuration
+from replicas.peers import Introduction, Peers
+
+SECRET = bytes(range(32))
+CENSUS = Census(0, ("a", "b"), b"i", Configuration("", 0, (), b""))
+
+
+class FakeReplica:
+    """Both ends of the links of one replica; notes what it hears."""
+
+    def __init__(self, number: int, secret: bytes = SECRET, cluster: str = "c") -> None:
+        self.number = number
+        self.cluster = cluster
+        self.heard: list[tuple[int, object]] = []
+        self.ups: list[int] = []
+        self.changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        outgoing = Outgoing(loop)
+        self.clients = Clients(self, outgoing, secret, Muffler(), 100)
+        self.peers = Peers(self, outgoing, Muffler(), loop, lambda address: secret)
+        self.server: asyncio.Server | None = None
+        self.port = 0
+
+    async def listen(self, port: int = 0) -> Address:
+        self.server = await asyncio.get_running_loop().create_server(self.clients.accept, "127.0.0.1", port)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return Address("127.0.0.1", self.port)
+
+    def close(self) -> None:
+        self.peers.close()
+        if self.server is not None:
+            self.server.close()
+        for connection in list(self.clients._all):
+            connection.cut()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            self.changed.clear()
+            await asyncio.wait_for(self.changed.wait(), 10)
+
+    # Host of Clients
+
+    def now_s(self) -> float:
+        return 0.0
+
+    def came(self) -> None:
+        pass
+
+    def welcome(self) -> Welcome:
+        return Welcome(self.cluster, self.number, "", ())
+
+    def replica_came(self, connection: Connection) -> None:
+        self.peers.came(connection)
+
+    # Host of Peers
+
+    def introduction(self, to: int) -> Introduction:
+        return Introduction(self.cluster, self.number, b"i", to)
+
+    def refusal(self, introduction: Introduction) -> str | None:
+        if introduction.to != self.number:
+            return f"it means to reach replica {introduction.to}"
+        return None
+
+    def peer_said(self, source: int, message: object) -> None:
+        self.heard.append((source, message))
+        self.changed.set()
+
+    def link_up(self, replica: int) -> None:
+        self.ups.append(replica)
+        self.changed.set()
+
+    def luck(self) -> float:
+        return 0.0
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await story()
+        for _ in range(20):  # transports end in callbacks of their own
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+@pytest.fixture(autouse=True)
+def _heard_log(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("dthreading").propagate = True
+    caplog.set_level("INFO")
+
+
+def test_what_is_said_on_a_link_arrives_in_order() -> None:
+    async def story() -> None:
+        first, second = FakeReplica(1), FakeReplica(2)
+        first.peers.start({2: await second.listen()})
+        first.peers.send(2, Vouch(0, 0))  # no link yet: dropped
+        await first.until(lambda: first.ups == [2])
+        assert first.peers.linked == (2,)
+        for beat in range(1, 100):
+            first.peers.send(2, Vouch(7, beat))
+        await second.until(lambda: len(second.heard) >= 99)
+        assert second.heard == [(1, Vouch(7, beat)) for beat in range(1, 100)]
+        first.close()
+        second.close()
+
+    run(story)
+
+
+def test_a_link_that_breaks_is_dialed_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        first, second = FakeReplica(1), FakeReplica(2)
+        address = await second.listen()
+        first.peers.start({2: address})
+        await first.until(lambda: first.ups == [2])
+        second.close()
+        again = FakeReplica(2)
+        await again.listen(address.port)
+        await first.until(lambda: first.ups == [2, 2])
+        first.peers.send(2, Vouch(7, 1))
+        await again.until(lambda: again.heard)
+        first.close()
+        again.close()
+
+    run(story)
+    assert "lost the link to replica 2" in caplog.text
+
+
+def test_a_replica_that_is_down_for_long_is_one_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "DIAL_S_MIN", 0.001)
+    monkeypatch.setattr(peers_module, "DIAL_S_MAX", 0.001)
+
+    async def story() -> None:
+        first, second = FakeReplica(1), FakeReplica(2)
+        address = await second.listen()
+        second.close()
+        tries = 0
+
+        def luck() -> float:
+            nonlocal tries
+            tries += 1
+            first.changed.set()
+            return 0.0
+
+        first.luck = luck
+        first.peers.start({2: address})
+        await first.until(lambda: tries > 10)
+        first.close()
+
+    run(story)
+    assert caplog.text.count("no link to replica 2") == 1
+
+
+def test_whoever_means_another_is_refused_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        first, third = FakeReplica(1), FakeReplica(3)
+        first.peers.start({2: await third.listen()})
+        while "it refused us" not in caplog.text:  # noqa: ASYNC110 - a log has no event
+            await asyncio.sleep(0)
+        assert third.heard == []
+        first.close()
+        third.close()
+
+    run(story)
+    assert "refused the link from 127.0.0.1:" in caplog.text
+    assert "it means to reach replica 2" in caplog.text
+
+
+def test_another_secret_makes_no_link(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        first, second = FakeReplica(1), FakeReplica(2, secret=os.urandom(32))
+        first.peers.start({2: await second.listen()})
+        while "no link to replica 2" not in caplog.text:  # noqa: ASYNC110 - a log has no event
+            await asyncio.sleep(0)
+        assert first.ups == []
+        first.close()
+        second.close()
+
+    run(story)
+    assert "could not prove that it knows our secret" in caplog.text
+
+
+def test_a_replica_of_no_group_can_only_say_what_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """One that lost its data must not vote, accept or forward."""
+
+    async def story() -> None:
+        first, second = FakeReplica(1, cluster=""), FakeReplica(2)
+        first.peers.start({2: await second.listen()})
+        await first.until(lambda: first.ups == [2])
+        first.peers.send(2, CENSUS)
+        first.peers.send(2, Forward((b"x",)))
+        await first.until(lambda: len(first.ups) == 2)
+        assert second.heard == [(1, CENSUS)]
+        first.close()
+        second.close()
+
+    run(story)
+    assert "Forward from a replica that is in no group" in caplog.text
+
+
+def test_a_new_connection_of_a_replica_silences_its_old_one() -> None:
+    """What still comes over the old one is older than what came over the new one."""
+
+    async def story() -> None:
+        first, second = FakeReplica(1), FakeReplica(2)
+        first.peers.start({2: await second.listen()})
+        await first.until(lambda: first.ups == [2])
+        first.peers.introduce_again()
+        await first.until(lambda: first.ups == [2, 2])
+        first.peers.send(2, Vouch(7, 1))
+        await second.until(lambda: second.heard)
+        assert second.heard == [(1, Vouch(7, 1))]
+        first.close()
+        second.close()
+
+    run(story)
+
+
+def test_messages_for_one_that_does_not_read_are_dropped(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its queue must not grow for ever, and news must not wait behind old news."""
+    monkeypatch.setattr(peers_module, "UNREAD_BYTES_MAX", 100_000)
+
+    async def story() -> None:
+        first, second = FakeReplica(1), FakeReplica(2)
+        first.peers.start({2: await second.listen()})
+        await first.until(lambda: first.ups == [2])
+        page = Forward((bytes(1_000_000),))
+        await second.until(lambda: second.clients._all)
+        (accepted,) = second.clients._all
+        accepted._transport.pause_reading()
+        sent = 0
+        while "does not read" not in caplog.text:
+            first.peers.send(2, page)
+            sent += 1
+            await asyncio.sleep(0)
+        for _ in range(100):
+            first.peers.send(2, page)
+        link = first.peers._dialers[2].link
+        assert link is not None
+        assert link._transport.get_write_buffer_size() < 10_000_000
+        accepted._transport.resume_reading()
+        await second.until(lambda: not link.clogged)
+        first.peers.send(2, Vouch(7, 1))
+        await second.until(lambda: second.heard[-1:] == [(1, Vouch(7, 1))])
+        assert len(second.heard) == sent + 1, "the hundred were dropped, and only they"
+        first.close()
+        second.close()
+
+    run(story)
