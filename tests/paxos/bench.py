@@ -158,9 +158,12 @@ class Bench:
                     moved |= self.sync(replica)
             flight, self.flight = self.flight, []
             for source, target, message in flight:
-                if (source, target) in self.cut or target in self.down or target not in self.nodes:
-                    self.lost.append((source, target, message))
-                elif wanted is not None and not wanted(source, target, message):
+                if (
+                    (source, target) in self.cut
+                    or target in self.down
+                    or target not in self.nodes
+                    or (wanted is not None and not wanted(source, target, message))
+                ):
                     self.lost.append((source, target, message))
                 else:
                     moved = True

@@ -8,8 +8,8 @@ import pytest
 from replicas.paxos import leader as leader_module
 from replicas.paxos import log
 from replicas.paxos.messages import Accept, Accepted, Chosen, Fetch, PreVote, PreVoteGranted, Promise, Refuse, Truncated
-from replicas.paxos.types import Ballot, ChosenTo, Durable, Role
 from replicas.paxos.types import Accepted as AcceptedRecord
+from replicas.paxos.types import Ballot, ChosenTo, Durable, Role
 from replicas.paxos.values import EntryKind
 from tests.paxos.bench import COMMAND, Bench, accept, core, entry, only, settle
 
