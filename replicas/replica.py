@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
-from dthreading.errors import ProtocolError
 from dthreading.wire import messages as wire
 from dthreading.wire.limits import NAME_BYTES_MAX
 from dthreading.wire.messages import ToClient, ToReplica
-from replicas import commands
+from replicas import commands, queries
 from replicas.formation import Census
+from replicas.forwarding import Forwarding
 from replicas.hosting import PENDING_PER_CONNECTION_MAX, Hosting
 from replicas.leading import Reading, Tenure, Vouching
 from replicas.machine import Effects, Machine
@@ -30,13 +30,6 @@ from replicas.paxos.types import Ballot, Configuration, Entry, EntryKind, Role
 from replicas.snapshots import Cutting, Fetching
 
 __all__ = ["Replica"]
-
-FORWARD_RETRY_MS: Final = 1000
-"""A follower passes on again what its leader has not got chosen for so long (the link may have lost it; copies are
-harmless)."""
-
-FORWARD_BYTES_MAX: Final = 1024 * 1024
-"""The most of one Forward, so that a frame stays well below FRAME_BYTES_MAX whatever is pending."""
 
 LEADERLESS_MS: Final = 3000
 """Without a leader for this long (several elections' worth), a replica sends its clients on to the others."""
@@ -61,19 +54,18 @@ class Replica:
         self._due_ms = now_ms
         """When `tick` was due last; a call long after it means that the process was paused."""
         self._hosting = Hosting()
+        self._forwarding = Forwarding(self._hosting, now_ms)
         self._output = ReplicaOutput()
         self._cutting = Cutting(machine.applied)
         self._fetching = Fetching()
         self._reign: tuple[int | None, Ballot] = (None, paxos.ballot)
         self._leaderless_since_ms: int | None = now_ms
-        self._retry_ms = now_ms
         self._tenure: Tenure | None = None
         """Set while this replica leads and its LEADS is applied here."""
         self._to_propose: deque[bytes] = deque()
         self._proposed = 0
-        self._to_forward: list[bytes] = []
         self._informed: set[int] = set()
-        self._deletions: dict[tuple[int, str, str], list[int]] = {}
+        self._deletions = queries.Deletions()
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -105,8 +97,7 @@ class Replica:
     def client_gone(self, connection: int) -> None:
         """The connection has ended, by whichever side."""
         link = self._hosting.gone(connection)
-        for key in [key for key in self._deletions if key[0] == connection]:
-            del self._deletions[key]
+        self._deletions.gone(connection)
         if link is not None and link.close_at_end and link.session is not None:
             self._submit(commands.codec.encode(wire.Close(link.session)), None)
 
@@ -136,7 +127,7 @@ class Replica:
     def peer_linked(self, replica: int) -> None:
         """A new connection to that replica: what was passed on over the old one may be lost."""
         if replica == self.paxos.leader:
-            self._forward_again(self._now_ms)
+            self._forwarding.everything(self._now_ms)
 
     def tick(self, now_ms: int) -> None:
         """Time has passed. A late call means that the process was paused, and is charged to nobody's lease."""
@@ -173,8 +164,10 @@ class Replica:
 
     def take(self) -> ReplicaOutput:
         """All that is to be done since the last call."""
-        self._propose_pending()
-        self._forward()
+        if self._leads:
+            self._propose_pending()
+        elif self.paxos.leader is not None:
+            self._output.send_now += [(self.paxos.leader, forward) for forward in self._forwarding.take()]
         paxos = self.paxos.take()
         output = self._output
         output.persist, output.batch = paxos.persist, paxos.batch
@@ -210,21 +203,16 @@ class Replica:
         if self._leads:
             self._to_propose.append(body)
         else:
-            self._to_forward.append(body)
+            self._forwarding.add(body)
 
     def _refuse(self, connection: int, message: wire.Call | wire.Attach, code: str) -> None:
         """What apply would refuse on every replica need not be decided; the number stays unused, which is allowed."""
-        if isinstance(message, wire.Call):
-            value = (
-                code,
-                f"{message.operation}() with {len(message.arguments)} arguments is nothing that objects do",
-                (),
-            )
-            self._output.to_clients.append(
-                (connection, wire.Reply(message.lane, message.number, wire.Status.ERROR, value))
-            )
-        else:
+        if isinstance(message, wire.Attach):
             self._hang_up(connection, f"a name or namespace above {NAME_BYTES_MAX} bytes (NAME_BYTES_MAX)")
+            return
+        reason = f"{message.operation}() with {len(message.arguments)} arguments is nothing that objects do"
+        reply = wire.Reply(message.lane, message.number, wire.Status.ERROR, (code, reason, ()))
+        self._output.to_clients.append((connection, reply))
 
     def _propose_pending(self) -> None:
         queue = self._to_propose
@@ -238,25 +226,6 @@ class Replica:
             # Clients wait there for these answers: that follower is told as soon as they are chosen.
             self.paxos.inform(source)
         self._informed.clear()
-
-    def _forward(self) -> None:
-        """Passes this turn's commands on to the leader, in as few messages as their size allows."""
-        bodies, self._to_forward = self._to_forward, []
-        leader = self.paxos.leader
-        if not bodies or leader is None or self._leads:
-            return  # they stay pending, and go to whoever leads next
-        start = size = 0
-        for index, body in enumerate(bodies):
-            if size + len(body) > FORWARD_BYTES_MAX and index > start:
-                self._output.send_now.append((leader, Forward(tuple(bodies[start:index]))))
-                start, size = index, 0
-            size += len(body)
-        self._output.send_now.append((leader, Forward(tuple(bodies[start:]))))
-
-    def _forward_again(self, before_ms: int) -> None:
-        """Passes on what was passed on before `before_ms` last, and is not applied."""
-        if self.paxos.leader is not None and not self._leads:
-            self._to_forward += self._hosting.overdue(before_ms, self._now_ms)
 
     def _apply(self, entry: Entry) -> None:
         effects = self.machine.apply(entry)
@@ -280,8 +249,8 @@ class Replica:
             for session, _ in effects.refused:
                 reason = f"session {session} is another client's: its nonce is not the one that was sent"
                 self._turn_away(connection, wire.Rejected("wrong_group", reason))
-            for namespace, name, existed in effects.deleted:
-                self._answer_deletion(connection, namespace, name, existed)
+            for answer in self._deletions.applied(connection, effects):
+                self._output.to_clients.append((connection, answer))
             for session in effects.resumed:
                 former = self._hosting.bind(connection, session)
                 if former is not None:
@@ -357,7 +326,7 @@ class Replica:
             return
         old_leader, self._reign = self._reign[0], reign
         self._to_propose.clear()
-        self._to_forward.clear()
+        self._forwarding.clear()
         tenure, self._tenure = self._tenure, None
         if tenure is not None:
             for reading in tenure.abandoned():
@@ -370,7 +339,7 @@ class Replica:
         if self._leads:
             self._to_propose.extend(self._hosting.pending)
         else:
-            self._forward_again(self._now_ms)
+            self._forwarding.everything(self._now_ms)
         if leader != old_leader:
             address = self.leader_address
             for connection in self._hosting.connections:
@@ -385,9 +354,8 @@ class Replica:
         return ""
 
     def _follow(self) -> None:
-        if self._now_ms >= self._retry_ms:
-            self._retry_ms = self._now_ms + FORWARD_RETRY_MS
-            self._forward_again(self._now_ms - FORWARD_RETRY_MS)
+        if self.paxos.leader is not None and not self._leads:
+            self._forwarding.overdue(self._now_ms)
         since = self._leaderless_since_ms
         if since is not None and self._now_ms - since > LEADERLESS_MS:
             self._leaderless_since_ms = self._now_ms
@@ -424,43 +392,12 @@ class Replica:
 
     def status(self) -> dict[str, Any]:
         """What `dthreading status` shows of this replica, besides what only the shell knows."""
-        paxos = self.paxos
-        return {
-            "replica": paxos.replica,
-            "role": "leader" if self._leads else "follower",
-            "leader": paxos.leader,
-            "ballot": list(paxos.ballot),
-            "chosen": paxos.chosen,
-            "applied": self.machine.applied,
-            "snapshot": self._cutting.slot,
-            "digest": self.machine.digest.hex(),
-            "connections": len(self._hosting.connections),
-            "pending": self._hosting.pending_count,
-            **self.machine.describe("status", ()),
-        }
+        return queries.status(self.paxos, self.machine, self._hosting, self._cutting.slot)
 
     def _answer(self, connection: int, query: wire.Query) -> None:
-        if query.question == "status":
-            value: Any = self.status()
-        elif query.question == "delete":
-            self._delete(connection, query)
-            return
+        if query.question == "delete":
+            self._submit(self._deletions.ask(connection, query), connection)
+        elif query.question == "status":
+            self._output.to_clients.append((connection, wire.Answer(query.number, self.status())))
         else:
-            try:
-                value = self.machine.describe(query.question, query.arguments)
-            except KeyError:
-                raise ProtocolError(f"unknown question {query.question!r}") from None
-        self._output.to_clients.append((connection, wire.Answer(query.number, value)))
-
-    def _delete(self, connection: int, query: wire.Query) -> None:
-        """The one question that changes something: it goes through the log, and is answered when it is applied."""
-        match query.arguments:
-            case (str() as namespace, str() as name):
-                self._deletions.setdefault((connection, namespace, name), []).append(query.number)
-                self._submit(commands.delete(namespace, name), connection)
-            case _:
-                raise ProtocolError("delete takes a namespace and a name")
-
-    def _answer_deletion(self, connection: int, namespace: str, name: str, existed: bool) -> None:
-        for number in self._deletions.pop((connection, namespace, name), []):
-            self._output.to_clients.append((connection, wire.Answer(number, existed)))
+            self._output.to_clients.append((connection, queries.answer(self.machine, query)))
