@@ -38,16 +38,21 @@ STUCK_S: Final = 0.1
 EXIT_S: Final = 1.0
 """The most that the end of the process waits for its last words to leave."""
 
+CLOSED: Final = "this client was closed"
+
 _finalizing = sys.is_finalizing
+_get_ident = _thread.get_ident
 
 
 class Client:
     """One process's connection to one group. `runtime.client()` gives it; nothing is opened before the first call."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, threaded: bool = True) -> None:
         self.settings = settings
         self._clock = _clock_for(settings)
-        self._service = Service(settings, _label(), self._clock)
+        self._service = Service(settings, _label(), self._clock, threaded=threaded)
+        self._inner: Client | None = None
+        """For calls made inside the service thread while it is at work: see `_inside`."""
 
     def call(
         self,
@@ -78,10 +83,24 @@ class Client:
             withdrawn call with); Answer(False, 0) when there is none and `manner.patience` allows to go without.
 
         """
+        if _get_ident() == self._service.thread.ident:
+            return self._inside(target, operation, arguments, manner, timeout, others, kept)
+        return self._call(target, operation, arguments, manner, timeout, others, kept)
+
+    def _call(
+        self,
+        target: Target,
+        operation: str,
+        arguments: tuple[Any, ...],
+        manner: Manner,
+        timeout: float | None,
+        others: tuple[Target, ...],
+        kept: Callable[[Answer], object] | None,
+    ) -> Answer:
         deadline = None if timeout is None and manner.parks else self._deadline(manner, timeout)
         while True:
-            if _finalizing():
-                raise GroupUnreachable("the interpreter is shutting down")
+            if self._service.closing or _finalizing():
+                raise GroupUnreachable("the interpreter is shutting down" if _finalizing() else CLOSED)
             call = PendingCall(target, operation, arguments, manner, others, tell=timeout is not None)
             call.wake = _thread.allocate_lock()
             call.wake.acquire()
@@ -108,11 +127,15 @@ class Client:
     def holds_are_valid(self, session: int) -> bool:
         """False once that session is lost by our own clock, and then for ever."""
         present = self._service.session
-        return present is not None and present.id == session and present.holds(self._clock())
+        if present is not None and present.id == session:
+            return present.holds(self._clock())
+        return self._inner is not None and self._inner.holds_are_valid(session)
 
     def detach(self, target: Target) -> None:
         """Nobody uses this target any more. Safe from `__del__` and finalizers: enqueues, nothing else."""
         self._service.detach(target)
+        if self._inner is not None:
+            self._inner.detach(target)
 
     @property
     def state(self) -> State:
@@ -150,11 +173,62 @@ class Client:
     def close(self) -> None:
         """Ends the session, gives back all that it held, and stops. What still waits raises GroupUnreachable."""
         self._service.stop()
+        if self._inner is not None:
+            self._inner.close()
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called: this client is of no more use."""
-        return self._service.stopped
+        return self._service.closing
+
+    # --- calls inside the service thread ---
+
+    def _inside(
+        self,
+        target: Target,
+        operation: str,
+        arguments: tuple[Any, ...],
+        manner: Manner,
+        timeout: float | None,
+        others: tuple[Target, ...],
+        kept: Callable[[Answer], object] | None,
+    ) -> Answer:
+        """A call by the service thread itself: the collector has run a finalizer there, or a handler of the logger
+        uses a queue of ours.
+
+        Nobody would read its answer. So what has nothing to answer is sent and not waited for, and everything else
+        goes through a session and connection of its own, which this very thread serves while it waits.
+        """
+        if manner.silent and not others:
+            call = PendingCall(target, operation, arguments, manner)
+            call.unwaited = True
+            session = self._service.session
+            if session is None or not session.begin(call):
+                self._service.submit(call)
+            self._service.wake()
+            return Answer(None, self.session)
+        client = self
+        while client._service.turning:
+            if client._inner is None:
+                client._inner = Client(self.settings, threaded=False)
+                client._service.aside = client._inner.look_after
+            client = client._inner
+        return client._call(target, operation, arguments, manner, timeout, others, kept)  # noqa: SLF001 - our own class
+
+    def look_after(self) -> None:
+        """Keeps a session alive that no thread serves."""
+        if not self._service.turning:
+            self._service.turn(0.0)
+        if self._inner is not None:
+            self._inner.look_after()
+
+    def _sleep(self, call: PendingCall, most_s: float) -> None:
+        """Until there is news of `call`, or for `most_s` seconds (-1: for ever)."""
+        service = self._service
+        if service.threaded and service.thread.ident != _get_ident():
+            call.wake.acquire(True, most_s)
+        else:
+            service.turn(most_s if most_s >= 0 else float("inf"))
 
     # --- the parts of a call ---
 
@@ -195,16 +269,15 @@ class Client:
 
     def _wait(self, call: PendingCall, deadline: _Deadline | None) -> bool:
         """Until `call` is settled; False when its time is up before."""
-        sleep = call.wake.acquire
         if deadline is None:
             while not call.settled:
-                sleep()
+                self._sleep(call, -1)
             return True
         while not call.settled:
             left = deadline.at(call) - self._clock()
             if left <= 0:
                 return False
-            sleep(True, min(left, TIMEOUT_MAX))
+            self._sleep(call, min(left, TIMEOUT_MAX))
         return True
 
     def _verdict(self, call: PendingCall, deadline: _Deadline) -> bool:
@@ -218,7 +291,7 @@ class Client:
             left = until - self._clock()
             if left <= 0:
                 return False
-            call.wake.acquire(True, min(left, TIMEOUT_MAX))
+            self._sleep(call, min(left, TIMEOUT_MAX))
         return True
 
     def _lost(self, call: PendingCall, deadline: _Deadline | None) -> Exception | None:
@@ -234,8 +307,8 @@ class Client:
                 )
             case OnLost.BROKEN if call.sent:
                 return from_wire("broken", "")
-        if self._service.stopped:
-            return GroupUnreachable("this client was closed")
+        if self._service.closing:
+            return GroupUnreachable(CLOSED)
         if deadline is None or self._clock() < deadline.at(call):
             return _AGAIN
         if not call.manner.parks:
@@ -282,6 +355,8 @@ class Client:
     def after_fork(self) -> None:
         """In the child: the connection is the parent's, and so is all that was asked there."""
         self._service.after_fork(OutcomeUnknown("asked before a fork, which leaves the answer to the parent"))
+        if self._inner is not None:
+            self._inner.after_fork()
 
 
 class _Deadline:

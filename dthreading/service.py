@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import select
+import signal
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,9 @@ FAILURE_PAUSE_S: Final = 0.1
 NAMES_MAX: Final = 8
 """Objects named in a log line; a client may use thousands."""
 
+ASIDE_PER_LEASE: Final = 8
+"""How often in a lease to look after another service in this thread: three times for each of its keepalives."""
+
 STOP_S: Final = 2.0
 """How long to wait for the service thread's end. It never blocks, so this is for a machine that is out of breath."""
 
@@ -55,10 +59,21 @@ class Service:
 
     """
 
-    def __init__(self, settings: Settings, label: str, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, label: str, clock: Callable[[], float], *, threaded: bool = True) -> None:
         self.session: ClientSession | None = None
         """The present one. Any thread may read it, and call what any thread may call."""
+        self.closing = False
+        """Nothing new is asked."""
         self.stopped = False
+        """The thread does nothing more."""
+        self.threaded = threaded
+        """False: whoever makes calls serves them by `turn`."""
+        self.thread = self._new_thread()
+        """The one that serves. Its `ident` is there before a line of ours runs in it."""
+        self.turning = False
+        """Whether that thread is inside `turn`, so that nothing that runs there now may enter it."""
+        self.aside: Callable[[], None] | None = None
+        """Called once a turn, where another service shares this thread (see `Client`)."""
         self._settings = settings
         self._label = label
         self._clock = clock
@@ -73,7 +88,7 @@ class Service:
         """Locks of threads that wait for any session at all."""
         self._ended = _thread.allocate_lock()
         self._ended.acquire()
-        self._unstarted = [threading.Thread(target=self._run, name="dthreading-client", daemon=True)]
+        self._unstarted = [self.thread] if threaded else []
 
     # --- any thread ---
 
@@ -91,8 +106,12 @@ class Service:
                 self._wake_read = reading
             thread.start()
         except BaseException:
-            self._unstarted.append(threading.Thread(target=self._run, name="dthreading-client", daemon=True))
+            self.thread = self._new_thread()
+            self._unstarted.append(self.thread)
             raise
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name="dthreading-client", daemon=True)
 
     def wake(self) -> None:
         """The thread shall look."""
@@ -142,13 +161,27 @@ class Service:
     def _turn_safely(self) -> None:
         try:
             self.turn()
+            if self.aside is not None:
+                self.aside()
         except Exception as error:
             logger.exception("an error in the client's service thread; it goes on with a new connection")
             self.dialer.drop(self.session, self._clock(), f"{type(error).__name__} in the service thread")
             select.select((), (), (), FAILURE_PAUSE_S)
 
-    def turn(self) -> None:
-        """Does all that is to be done now, then sleeps until something comes or is due, and takes in what came."""
+    def turn(self, most_s: float = float("inf")) -> None:
+        """Does all that is to be done now, then sleeps until something comes or is due, and takes in what came.
+
+        Args:
+            most_s: how long to sleep at most.
+
+        """
+        self.turning = True
+        try:
+            self._turn(most_s)
+        finally:
+            self.turning = False
+
+    def _turn(self, most_s: float) -> None:
         now = self._clock()
         self._woken = False
         self._obey()
@@ -161,21 +194,26 @@ class Service:
         if self.stopped:
             return
         poll = select.poll()
-        poll.register(self._wake_read, select.POLLIN)
+        if self._wake_read >= 0:
+            poll.register(self._wake_read, select.POLLIN)
         link = self.dialer.current
         if link is not None:
             poll.register(link, select.POLLIN | (select.POLLOUT if link.wants_to_write else 0))
-        for descriptor, events in poll.poll(self._sleep_ms(session, now)):
+        for descriptor, events in poll.poll(self._sleep_ms(session, now, most_s)):
             if descriptor == self._wake_read:
                 os.read(self._wake_read, 4096)
             else:
                 self.dialer.serve(session, events, self._clock)
                 self._pass_on(session)
 
-    def _sleep_ms(self, session: ClientSession | None, now: float) -> int | None:
-        due = self.dialer.next_at(session)
+    def _sleep_ms(self, session: ClientSession | None, now: float, most_s: float) -> int | None:
+        if self._requests:
+            return 0
+        due = min(now + most_s, self.dialer.next_at(session))
         if session is not None:
             due = min(due, session.next_at(now))
+        if self.aside is not None:
+            due = min(due, now + self._settings.lease / ASIDE_PER_LEASE)
         if due == float("inf"):
             return None
         # Rounded up: waking a moment early would mean to sleep for nothing again.
@@ -215,7 +253,7 @@ class Service:
     def _living_session(self) -> ClientSession:
         """The present session, or a new one: after a loss the next call opens it."""
         session = self.session
-        if session is None or (session.over and not self.stopped):
+        if session is None or (session.over and not self.closing):
             if session is not None:
                 self._report(session)
             settings = self._settings
@@ -272,7 +310,8 @@ class Service:
             case None:
                 pass
             case "interrupt":
-                _thread.interrupt_main()
+                # A real signal: `_thread.interrupt_main` leaves the main thread asleep where it sleeps.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             case "exit":
                 logger.error("this process ends, as on_lost='exit' says")
                 os._exit(EXIT_LOST)
@@ -285,16 +324,21 @@ class Service:
 
     def stop(self) -> None:
         """Closes the session and ends the thread; waits for that, but not for a group that does not answer."""
-        self.stopped = True
+        if self.closing:
+            return
+        self.closing = True
         if self._unstarted:
             return
         self._ask(self._close, None)
-        if self._ended.acquire(True, STOP_S):
+        if not self.threaded:
+            self.turn(0.0)
+            self.close_descriptors()
+        elif self._ended.acquire(True, STOP_S):
             self.close_descriptors()
 
     def say_goodbye(self, most_s: float) -> None:
         """Declares that the end of the connection is the end of the session; waits for the words to leave."""
-        if self._unstarted or self.stopped or not self._is_up():
+        if self._unstarted or self.closing or not self._is_up():
             return
         said = _thread.allocate_lock()
         said.acquire()
@@ -307,7 +351,7 @@ class Service:
 
     def after_fork(self, error: Exception) -> None:
         """In the child of a fork, where the thread never was: lets go of the parent's descriptors."""
-        self.stopped = True
+        self.closing = self.stopped = True
         self.close_descriptors(forked=True)
         session = self.session
         for call in session.pending if session is not None else ():
@@ -329,6 +373,7 @@ class Service:
         return session is not None and session.ready
 
     def _close(self, _: None) -> None:
+        self.stopped = True
         session = self.session
         if session is not None and not session.over:
             session.close()

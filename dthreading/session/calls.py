@@ -42,6 +42,8 @@ class Manner:
     """Ctrl-C withdraws it, and is raised only when its verdict is there (the lock is held again)."""
     carries_item: bool = False
     """Its answer hands something over, which goes back to where it was unless it is acknowledged."""
+    silent: bool = False
+    """It has nothing to answer, so a finalizer that the collector runs in our own thread does not wait for it."""
     expired: str = ""
     """The error of a timed call that was never sent, or is not asked again as its time is up; "" answers False."""
 
@@ -55,7 +57,9 @@ RESTORE: Final = Manner(parks=True, on_lost=OnLost.LOCK_LOST)
 WAIT_CONDITION: Final = Manner(parks=True, on_lost=OnLost.LOCK_LOST, interrupt_keeps=True)
 PUT: Final = Manner(parks=True, on_lost=OnLost.UNKNOWN, expired="full")
 PUT_NOWAIT: Final = Manner(parks=False, on_lost=OnLost.UNKNOWN)
-CHANGE: Final = Manner(parks=False, on_lost=OnLost.UNKNOWN)
+PUT_SIMPLE: Final = Manner(parks=False, on_lost=OnLost.UNKNOWN, silent=True)
+"""Into a queue that is never full."""
+CHANGE: Final = Manner(parks=False, on_lost=OnLost.UNKNOWN, silent=True)
 """Semaphore.release, Event.set and clear, task_done, shutdown, set_maxsize, abort, reset, action_done."""
 GET: Final = Manner(parks=True, on_lost=OnLost.RETRY, carries_item=True, expired="empty")
 GET_NOWAIT: Final = Manner(parks=False, on_lost=OnLost.RETRY, carries_item=True)
@@ -100,7 +104,8 @@ class PendingCall:
 
     __slots__ = (
         "abandoned", "arguments", "error", "finished", "frame", "lane", "lost", "manner", "number", "operation",
-        "others", "parked_at", "sent", "session", "settled", "status", "target", "tell", "value", "wake", "withdrawn",
+        "others", "parked_at", "sent", "session", "settled", "status", "target", "tell", "unwaited", "value", "wake",
+        "withdrawn",
     )  # fmt: skip
 
     def __init__(
@@ -129,6 +134,8 @@ class PendingCall:
         """It may have left this process. Never False again."""
         self.abandoned = False
         """Its caller has gone."""
+        self.unwaited = False
+        """Nobody waits for its end: whoever settles it gives its lane back."""
         self.withdrawn = False
         """Its caller waits for the verdict only."""
         self.finished = False

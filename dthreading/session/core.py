@@ -189,9 +189,7 @@ class ClientSession:
                 self._lanes.give_back(lane)
 
     def refuse(self, error: Exception) -> None:
-        """The group will not have us, and nothing was ever said to it: whoever waits should know."""
-        if self.id:
-            return
+        """The group will not have us: whoever waits for the session should know, as long as there is none to save."""
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
             call.error = error
@@ -215,9 +213,8 @@ class ClientSession:
 
     def _attachment(self, target: Target, handle: int) -> wire.Attach:
         create = target.create and not (target.known and target.lifetime == wire.Lifetime.PRIVATE)
-        lifetime = int(target.lifetime)
-        place = (target.namespace, target.name, target.kind, target.arguments)
-        return wire.Attach(self.id, handle, *place, lifetime, create)
+        what = (target.namespace, target.name, target.kind, target.arguments, int(target.lifetime))
+        return wire.Attach(self.id, handle, *what, create)
 
     def _undo(self, lane: Lane, call: PendingCall) -> None:
         lane.unacknowledged = 0
@@ -227,7 +224,10 @@ class ClientSession:
 
     def _settle(self, call: PendingCall) -> None:
         call.settled = True
-        self.news.append(call)
+        if not call.unwaited:
+            self.news.append(call)
+        elif call.lane is not None:
+            self.finish(call)
 
     def _lose_call(self, call: PendingCall) -> None:
         call.lost = True
@@ -247,14 +247,13 @@ class ClientSession:
         assert not self.over
         self._ready = None
         self._outbox = outbox
-        if self.id:
-            outbox.append(frame(encode(wire.Resume(self.id, self._nonce))))
-            return
-        # A session counts its lease from its first Open: one that was sent too long ago would be born in jeopardy.
-        if not self._nonce or now - self._opening_since > self._ttl_ms / 2000:
-            self._nonce = nonce
-            self._opening_since = now
-        outbox.append(frame(encode(wire.Open(self._nonce, self._ttl_ms, self.namespace, self.label))))
+        word: wire.Open | wire.Resume = wire.Resume(self.id, self._nonce)
+        if not self.id:
+            # A session counts its lease from its first Open: one sent too long ago would be born in jeopardy.
+            if not self._nonce or now - self._opening_since > self._ttl_ms / 2000:
+                self._nonce, self._opening_since = nonce, now
+            word = wire.Open(self._nonce, self._ttl_ms, self.namespace, self.label)
+        outbox.append(frame(encode(word)))
 
     def disconnected(self) -> None:
         """The connection is gone; nothing else has changed."""

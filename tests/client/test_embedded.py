@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded local group: where it lives, who may enter, and one start by many at once, with the real server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dthreading import embedded
+from dthreading.errors import GroupUnreachable
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state directory of its own; whatever replica was started in it is gone afterwards."""
+    path = tmp_path_factory.mktemp("s")
+    monkeypatch.setenv("XDG_STATE_HOME", str(path))
+    for name in ("DTHREADING_SERVERS", "DTHREADING_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    yield path
+    for pid in replicas_in(path):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def replicas_in(path: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"--embedded" in words and any(word.startswith(bytes(path)) for word in words):
+                found.append(int(entry.name))
+    return found
+
+
+PROGRAM = """
+import os, sys
+from dthreading import runtime
+from dthreading.session import *
+from dthreading.wire.messages import Lifetime
+lock = Target("test", "orders", "Lock", (), Lifetime.NAMED)
+client = runtime.client()
+answer = client.call(lock, "acquire", (True, runtime.thread_token()), ACQUIRE)
+print(answer.value, client.cluster, flush=True)
+client.call(lock, "release", (answer.value,), RELEASE)
+"""
+
+
+def program(lines: str = PROGRAM) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(lines)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_place_follows_from_the_state_directory_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that differ in XDG_RUNTIME_DIR (a desktop, a cron job) must meet all the same."""
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/ada/.state")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    before = embedded.server_name()
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert embedded.server_name() == before
+    assert embedded.directory().parent == Path("/home/ada/.state/dthreading")
+    assert before.startswith("unix:/home/ada/.state/dthreading/")
+
+
+def test_a_path_too_long_for_a_socket_gets_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/" + "x" * 120)
+    name = embedded.server_name()
+    assert name.startswith(f"unix:/tmp/dthreading-{os.getuid()}/")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/" + "y" * 120)
+    assert embedded.server_name() != name
+
+
+def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
+    embedded.private_folder(tmp_path / "mine")
+    (tmp_path / "mine").chmod(0o755)
+    with pytest.raises(GroupUnreachable, match="chmod 700"):
+        embedded.private_folder(tmp_path / "mine")
+    (tmp_path / "mine").chmod(0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with pytest.raises(GroupUnreachable, match="is not a folder of this user"):
+        embedded.private_folder(tmp_path / "link")
+    (tmp_path / "file").touch()
+    with pytest.raises(GroupUnreachable, match="cannot be made"):
+        embedded.private_folder(tmp_path / "file" / "below")
+
+
+def test_a_frozen_program_is_told_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(GroupUnreachable, match="frozen"):
+        embedded.start(embedded.directory())
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_many_processes_at_once_start_one_group(home: Path) -> None:
+    """The lock on the directory is the election: losers dial again until the winner listens."""
+    programs = [program() for _ in range(4)]
+    said = []
+    for one in programs:
+        output, errors = one.communicate(timeout=60)
+        assert one.returncode == 0, errors
+        said.append(output.split())
+    assert len({cluster for _, cluster in said}) == 1
+    assert len({fence for fence, _ in said}) == 4, "one lock, granted four times"
+    [replica] = replicas_in(home)
+    fields = Path(f"/proc/{replica}/stat").read_text().rpartition(")")[2].split()
+    parent, group, session = int(fields[1]), int(fields[2]), int(fields[3])
+    assert parent != os.getpid(), "no child of anybody who waits for his children"
+    assert session != os.getsid(0)
+    assert group != os.getpgrp(), "Ctrl-C in the terminal is not for it"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
+def test_the_group_has_none_of_its_starters_files(home: Path, tmp_path: Path) -> None:
+    treasure = tmp_path / "treasure"
+    treasure.touch()
+    one = program(
+        f"""
+        import os
+        os.set_inheritable(os.open({str(treasure)!r}, os.O_RDONLY), True)
+        """
+        + textwrap.indent(PROGRAM, "        ")
+    )
+    output, errors = one.communicate(timeout=60)
+    assert one.returncode == 0, errors
+    assert output
+    [replica] = replicas_in(home)
+    files = [os.readlink(entry) for entry in Path(f"/proc/{replica}/fd").iterdir()]  # noqa: PTH115
+    assert str(treasure) not in files
+
+
+def test_a_killed_group_is_started_again_and_knows_all(home: Path) -> None:
+    """It is durable: the client's session and its lock outlive `kill -9` of the replica."""
+    one = program("""
+        import os
+        from dthreading import runtime
+        from dthreading.session import *
+        from dthreading.wire.messages import Lifetime
+        lock = Target("test", "orders", "Lock", (), Lifetime.NAMED)
+        client = runtime.client()
+        held = client.call(lock, "acquire", (True, 1), ACQUIRE)
+        print("held", flush=True)
+        os.read(0, 1)
+        assert client.call(lock, "locked", (), READ).value is True
+        assert client.session == held.session
+        assert client.call(lock, "release", (held.value,), RELEASE).value is None
+        print("released", flush=True)
+    """)
+    assert one.stdout is not None
+    assert one.stdin is not None
+    assert one.stdout.readline() == "held\n"
+    [replica] = replicas_in(home)
+    os.kill(replica, signal.SIGKILL)
+    output, errors = one.communicate("!", timeout=60)
+    assert one.returncode == 0, errors
+    assert output == "released\n"
+    assert replicas_in(home) != [replica]
+
+
+def test_a_refusal_of_the_server_reaches_the_caller(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starter = embedded.Starter()
+    data = embedded.directory()
+    embedded.private_folder(data)
+    (data / "log").write_text("dthreading-server: the directory was written by a newer version\n")
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    monkeypatch.setattr(embedded, "start", lambda _: reading)
+    starter.ensure(0.0)
+    starter.ensure(0.1)
+    os.close(writing)
+    with pytest.raises(GroupUnreachable, match="written by a newer version"):
+        starter.ensure(0.2)
+    starter.found()

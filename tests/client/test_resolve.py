@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From names to addresses, and who asks for them."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dthreading import resolve
+from dthreading.config import Settings
+from dthreading.errors import GroupUnreachable, NotAuthenticated
+from dthreading.finding import Finder
+from dthreading.resolve import Endpoint
+
+
+def test_numeric_addresses_and_paths_need_nobody() -> None:
+    assert resolve.numeric("10.1.2.3:7") == Endpoint("10.1.2.3:7", socket.AF_INET, ("10.1.2.3", 7))
+    assert resolve.numeric("localhost:7") == Endpoint("localhost:7", socket.AF_INET, ("127.0.0.1", 7))
+    assert resolve.numeric("[::1]:7") == Endpoint("[::1]:7", socket.AF_INET6, ("::1", 7, 0, 0))
+    path = resolve.numeric("unix:/run/x")
+    assert path == Endpoint("unix:/run/x", socket.AF_UNIX, "/run/x")
+    assert path is not None
+    assert not path.guarded
+    assert resolve.numeric("replica.example.org:7") is None
+    assert resolve.numeric("example.org") is None
+
+
+def test_a_host_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(host: str, port: int, **_: Any) -> Any:
+        assert host == "replica.example.org"
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", port, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port)),
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    found = resolve.endpoints("replica.example.org:7")
+    assert [endpoint.name for endpoint in found] == ["[2001:db8::1]:7", "192.0.2.1:7"]
+
+
+def test_srv_records_are_taken_by_priority_and_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dns.rdata
+    import dns.resolver
+
+    def ask(name: str, kind: str, lifetime: float) -> Any:
+        assert (name, kind) == ("_dthreading._tcp.locks.example.org", "SRV")
+        texts = ["10 0 7452 192.0.2.3.", "0 1 7451 192.0.2.2.", "0 9 7450 192.0.2.1."]
+        return [dns.rdata.from_text("IN", "SRV", text) for text in texts]
+
+    monkeypatch.setattr(dns.resolver, "resolve", ask)
+    found = resolve.endpoints("locks.example.org")
+    assert [endpoint.name for endpoint in found] == ["192.0.2.1:7450", "192.0.2.2:7451", "192.0.2.3:7452"]
+
+
+def test_without_dnspython_a_dns_name_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dns", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "dns.exception", None)  # type: ignore[arg-type]
+    with pytest.raises(GroupUnreachable, match=r"pip install dthreading\[dns\]"):
+        resolve.endpoints("locks.example.org")
+
+
+def test_the_finder_looks_names_up_elsewhere_and_anew_each_time(
+    monkeypatch: pytest.MonkeyPatch, secret_file: Path
+) -> None:
+    """The caller keeps the lease alive: a name server that hangs must not stop it. And addresses move."""
+    asked: list[str] = []
+    woken = threading.Semaphore(0)
+
+    def endpoints(name: str) -> list[Endpoint]:
+        asked.append(threading.current_thread().name)
+        return [Endpoint(f"192.0.2.{len(asked)}:7", socket.AF_INET, (f"192.0.2.{len(asked)}", 7))]
+
+    monkeypatch.setattr(resolve, "endpoints", endpoints)
+    finder = Finder(
+        Settings(servers=("replica.example.org:7",), namespace="", secret=secret_file), lambda: 0.0, woken.release
+    )
+    for round_ in (1, 2):
+        assert finder.next(0.0) is None
+        assert woken.acquire(timeout=10)
+        assert finder.dial_at() < float("inf")
+        found = finder.next(0.0)
+        assert found is not None
+        assert found[0].name == f"192.0.2.{round_}:7"
+        finder.failed(0.0)
+    assert set(asked) == {"dthreading-resolver"}
+
+
+def test_a_name_that_means_nothing_is_said(monkeypatch: pytest.MonkeyPatch, secret_file: Path) -> None:
+    woken = threading.Semaphore(0)
+
+    def endpoints(name: str) -> list[Endpoint]:
+        raise RuntimeError("a resolver's own error")
+
+    monkeypatch.setattr(resolve, "endpoints", endpoints)
+    finder = Finder(Settings(servers=("nowhere:7",), namespace="", secret=secret_file), lambda: 0.0, woken.release)
+    assert finder.next(0.0) is None
+    assert woken.acquire(timeout=10)
+    with pytest.raises(GroupUnreachable, match="looking up nowhere:7 failed"):
+        finder.next(0.0)
+
+
+def test_a_missing_secret_is_said_before_anybody_is_dialed(tmp_path: Path) -> None:
+    finder = Finder(Settings(servers=("127.0.0.1:7",), namespace="", secret=tmp_path / "none"), lambda: 0.0, print)
+    with pytest.raises(NotAuthenticated, match="DTHREADING_SECRET_FILE"):
+        finder.next(0.0)
