@@ -202,16 +202,17 @@ class State:
         return fault
 
     def _evict(self, closed: Replicated, fault: Refused) -> None:
-        """Refuses whoever waits at it, and those of its callers who stand in another object's line. O(all waits), which
-        an object that is deleted or broken may cost.
+        """Refuses whoever waits at it, those of its callers who stand in another object's line, and whoever stands
+        nowhere because it broke while it was moving them. O(all waits), which a deleted or broken object may cost.
         """
-        elsewhere = (waiter for session in self.sessions.values() for waiter in session.waits.values())
-        evicted = [*closed.standing(), *(w for w in elsewhere if w.owner is closed and w.queue not in closed.queues)]
-        stood = [(waiter, waiter.queue) for waiter in evicted]
+        waits = (waiter for session in self.sessions.values() for waiter in session.waits.values())
+        elsewhere = [w for w in waits if w.queue is None or (w.owner is closed and w.queue.owner is not closed)]
+        stood = [(waiter, waiter.queue) for waiter in (*closed.standing(), *elsewhere)]
         for waiter, queue in stood:
-            assert queue is not None
-            self._touch_around(waiter)
-            waiter.leave()
+            self.touch(waiter.owner)
+            if queue is not None:
+                self.touch(queue.owner)
+                waiter.leave()
             self.refuse(waiter, fault)
         for waiter, queue in stood:
             self._guard(waiter.owner, waiter.owner.abandoned, waiter, queue)

@@ -172,7 +172,7 @@ class Barrier(Replicated):
         elif waiter.payload[0] != _LATE:
             super().withdrawn(waiter)
 
-    def abandoned(self, waiter: Waiter, queue: WaitQueue) -> None:
+    def abandoned(self, waiter: Waiter, queue: WaitQueue | None) -> None:
         if queue is not self.arrived:
             return  # it had not been let in
         if self.phase == FILLING:

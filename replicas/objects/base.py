@@ -292,8 +292,10 @@ class Replicated:
         waiter.leave()
         waiter.answer(False)
 
-    def abandoned(self, waiter: Waiter, queue: WaitQueue) -> None:
-        """The caller has gone (its thread, or its session) and was taken out of `queue`. It is not to be answered."""
+    def abandoned(self, waiter: Waiter, queue: WaitQueue | None) -> None:
+        """The caller has gone (its thread, or its session) and was taken out of `queue`. It is not to be answered.
+        (None: it was on its way from one queue to another when the other one's object broke.)
+        """
 
     def undo(self, operation: str, session: int, lane: int, answer: Any) -> None:
         """The caller has gone before it could use the `answer` of an operation marked `undo`: take it back."""

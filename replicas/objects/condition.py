@@ -110,7 +110,7 @@ class Condition(Replicated):
             self._back_to_lock(waiter)
         # Else it stands in the lock's line already, and its answer comes when it holds the lock.
 
-    def abandoned(self, waiter: Waiter, queue: WaitQueue) -> None:
+    def abandoned(self, waiter: Waiter, queue: WaitQueue | None) -> None:
         self._unpin(waiter)
         if waiter.payload[1]:
             self._notify(1)

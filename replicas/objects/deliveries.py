@@ -136,10 +136,6 @@ class Deliveries:
             return [], 0
         return [entry for _, _, entry in taker.items.values()], taker.count
 
-    def outstanding(self) -> int:
-        """How many tasks are in the hands of sessions, as far as is known. O(sessions): for people and asserts."""
-        return sum(taker.count + len(taker.items) for taker in self.takers.values())
-
     def _tidy(self, session: int, taker: _Taker) -> None:
         if taker.is_empty:
             del self.takers[session]
