@@ -51,8 +51,7 @@ class Replica:
         self.machine = machine
         self._namespace_term_ms = namespace_term_ms
         self._now_ms = now_ms
-        self._due_ms = now_ms
-        """When `tick` was due last; a call long after it means that the process was paused."""
+        self._due_ms = now_ms  # a tick long after it means that the process was paused
         self._hosting = Hosting()
         self._forwarding = Forwarding(self._hosting, now_ms)
         self._output = ReplicaOutput()
@@ -60,8 +59,7 @@ class Replica:
         self._fetching = Fetching()
         self._reign: tuple[int | None, Ballot] = (None, paxos.ballot)
         self._leaderless_since_ms: int | None = now_ms
-        self._tenure: Tenure | None = None
-        """Set while this replica leads and its LEADS is applied here."""
+        self._tenure: Tenure | None = None  # set while this replica leads and its LEADS is applied here
         self._to_propose: deque[bytes] = deque()
         self._proposed = 0
         self._informed: set[int] = set()
@@ -243,8 +241,7 @@ class Replica:
             self._hosting.opened(nonce, session)
         for nonce, rejection in effects.rejected:
             self._turn_away(self._hosting.opened(nonce, None), rejection)
-        for fault in effects.faults:
-            self._output.faults.append(fault)
+        self._output.faults += effects.faults
         if connection is not None:
             for session, _ in effects.refused:
                 reason = f"session {session} is another client's: its nonce is not the one that was sent"
