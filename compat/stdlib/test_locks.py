@@ -10,7 +10,7 @@ from compat.stdlib.ledger import ledger
 
 lock_tests = pytest.importorskip("test.lock_tests", reason="this Python ships no test package")
 
-# What the suite itself takes from `threading`: a Lock for a Condition, BrokenBarrierError, get_ident. Its import swapped.
+# What the suite itself takes from `threading` (a Lock for a Condition, for one), it takes from us: its import, swapped.
 lock_tests.threading = dthreading
 
 
