@@ -88,9 +88,6 @@ class Calls(State):
         except Exception as error:  # noqa: BLE001 - one poison command must not end all replicas in turn
             assert target is not None
             fault = self._quarantine(target, error)
-            if lane.waiter is not None:  # it had parked in another object's line
-                lane.waiter.leave()
-                self.refuse(lane.waiter, fault)
             return None if lane.reply is not None else refused(call.lane, call.number, fault), None, None
         if answer is PARKED:
             return None, None, None
@@ -117,9 +114,6 @@ class Calls(State):
         elif lane.waiter is not None and not withdraw.undo:
             waiter = lane.waiter
             self._touch_around(waiter)
-            if waiter.owner.fault is not None:  # nobody is left to judge it
-                waiter.leave()
-                self.refuse(waiter, waiter.owner.fault)
             self._guard(waiter.owner, waiter.owner.withdrawn, waiter)
             self.registry.suspect(waiter.owner)
             return

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dthreading.errors import ProtocolError
-from dthreading.wire.codec import encode
+from dthreading.wire.codec import encode, pack, unpack
 from replicas.machine import Effects, Machine
 from tests.machine.chaos import Chaos, check
 
@@ -133,6 +133,22 @@ def test_a_snapshot_that_was_cut_short_is_refused() -> None:
     for length in [*range(0, len(whole), 97), len(whole) - 1]:
         with pytest.raises(ProtocolError, match="cut short"):
             Machine.restore([whole[:length]])
+
+
+def test_a_snapshot_of_another_format_is_refused() -> None:
+    """By name; and so is a record that this version does not know."""
+    whole = Machine().dump()
+    length = int.from_bytes(whole[:4], "big")
+    kind, _, *rest = unpack(whole[4 : 4 + length])
+
+    def framed(record: object) -> bytes:
+        return len(pack(record)).to_bytes(4, "big") + pack(record)
+
+    assert Machine.restore([framed((kind, 1, *rest)), whole[4 + length :]]).dump() == whole
+    with pytest.raises(ProtocolError, match="format 99"):
+        Machine.restore([framed((kind, 99, *rest)), whole[4 + length :]])
+    with pytest.raises(ProtocolError, match="unknown kind 77"):
+        Machine.restore([framed((77, 1)), whole])
 
 
 PRINT_DUMP = """
