@@ -96,10 +96,12 @@ class Agent(Knowledge):
         """Hand out what a quorum has accepted, and confirm what a quorum has confirmed."""
         leadership = self._leadership
         assert leadership is not None
-        self._output.confirmed += self._confirmations.reached(leadership.confirmed())
-        upto = leadership.chosen()
-        if upto > self._log.chosen:
-            self._deliver(upto)
+        if self._confirmations.under_way:
+            self._output.confirmed += self._confirmations.reached(leadership.confirmed())
+        if leadership.last > self._log.chosen:
+            upto = leadership.chosen()
+            if upto > self._log.chosen:
+                self._deliver(upto)
         if self._transferring:
             self._transfer()
 

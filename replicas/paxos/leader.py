@@ -110,7 +110,7 @@ class Leadership:
             lost = follower.mark[1] > received
             follower.mark = None
             if lost:
-                self._send_again_from(follower, received)
+                self._send_again_from(follower, max(received, follower.acked))
 
     def _send_again_from(self, follower: Follower, received: int) -> None:
         follower.sent = received

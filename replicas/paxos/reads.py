@@ -26,6 +26,11 @@ class Confirmations:
         """Whether anybody waits for a round to begin."""
         return bool(self._asked)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a round has begun that a quorum has not answered."""
+        return bool(self._rounds)
+
     def begin(self, heartbeat: int) -> None:
         """A round begins: it answers everybody who has asked so far."""
         if self._asked:
