@@ -145,6 +145,9 @@ class Peers:
         if former is not None and former is not connection:
             # The other side has dialed anew, so its old connection is dead; its last words are in order before ours.
             former.hang_up()
+        dialer = self._dialers.get(source)
+        if dialer is not None:
+            dialer.hurry()
         said, from_bytes = self.host.peer_said, codec.decode
         if introduction.cluster:
             connection.got = lambda body: said(source, from_bytes(body))
@@ -177,6 +180,7 @@ class _Dialer:
 
     def dial(self) -> None:
         """Try once; whatever comes of it, `ended` plans the next try."""
+        self._timer = None
         if self._stopped:
             return
         self._task = self._loop.create_task(self._connect(), name=f"dial replica {self.replica}")
@@ -196,6 +200,12 @@ class _Dialer:
         self._pause_s = 0.0
         if self._current is not None:
             self._current.hang_up()
+
+    def hurry(self) -> None:
+        """The other side has just dialed us, so it is there: no need to wait before the next try."""
+        if self._timer is not None and self._current is None and not self._stopped:
+            self._timer.cancel()
+            self.dial()
 
     def up(self, link: _Dialed) -> None:
         """The other side has welcomed us."""

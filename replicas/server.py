@@ -321,14 +321,19 @@ class Daemon:
         core = self.core
         if core is None or self._failed:
             return
+        led = core.paxos.role == Role.LEADER
         self._wake()
         core.hand_over()
         deadline_s = self._loop.time() + HAND_OVER_S
-        alone = len(self.options.cluster) == 1
         while self._loop.time() < deadline_s:
-            if self.log.broken or (self.log.idle and (alone or core.paxos.role != Role.LEADER)):
+            if self.log.broken or (self.log.idle and not (led and self._awaits_successor(core))):
                 return
             await asyncio.sleep(HAND_OVER_LOOK_S)
+
+    def _awaits_successor(self, core: Replica) -> bool:
+        """Whether our vote may still be needed: nobody else leads yet, and those who could are there."""
+        there = 1 + len(self.peers.linked)
+        return core.paxos.leader in {None, core.paxos.replica} and there >= core.paxos.configuration.quorum > 1
 
     def close(self) -> None:
         """End all connections and threads. What the disk was given is there, or was promised to nobody."""
