@@ -136,7 +136,8 @@ class Replica:
         if self._tenure is not None:
             self._to_propose.extend(self._tenure.expired(now_ms, late_ms))
         self._follow()
-        self._due_ms = self.paxos.wake_ms
+        # What is overdue already is done in this turn, so one pause is never counted twice.
+        self._due_ms = max(now_ms, self.paxos.wake_ms)
 
     @property
     def wake_ms(self) -> int:
@@ -148,7 +149,7 @@ class Replica:
         return self.paxos.role == Role.LEADER
 
     def synced(self, batch: int) -> None:
-        """All that was to persist with this batch is durable."""
+        """All up to and with this batch is durable."""
         self.paxos.synced(batch)
         self._notice_reign()
 

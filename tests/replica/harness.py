@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A few replicas in one process: disks that are always in time, links that can be cut, a clock moved by hand."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from dthreading.wire import codec
+from dthreading.wire import messages as wire
+from replicas.machine import Machine
+from replicas.output import ReplicaOutput
+from replicas.paxos.core import Paxos
+from replicas.paxos.types import Configuration, Durable, Member, Timing
+from replicas.replica import Replica
+
+TTL_MS = 10_000
+
+
+class Group:
+    """`size` replicas of which `lead(n)` makes one the leader."""
+
+    def __init__(self, size: int = 3) -> None:
+        members = tuple(Member(i, f"r{i}", b"%d" % i) for i in range(1, size + 1))
+        configuration = Configuration("test", 1, members, b"")
+        self.now_ms = 1_000
+        self.replicas = {
+            member.id: Replica(
+                paxos=Paxos(
+                    replica=member.id,
+                    configuration=configuration,
+                    durable=Durable(),
+                    timing=Timing(),
+                    luck=lambda number=member.id: number / 10,
+                    now_ms=self.now_ms,
+                ),
+                machine=Machine(configuration),
+                namespace_term_ms=5_000,
+                now_ms=self.now_ms,
+            )
+            for member in members
+        }
+        self.cut: set[tuple[int, int]] = set()
+        self.held: set[type] = set()
+        """Messages between replicas of these classes stay in `queue` until they are let go."""
+        self.queue: deque[tuple[int, int, Any]] = deque()
+        self.outputs: dict[int, list[ReplicaOutput]] = {number: [] for number in self.replicas}
+        self.said: dict[int, list[Any]] = {}
+        self.hung_up: dict[int, str] = {}
+
+    # --- time and messages
+
+    def take(self, number: int) -> None:
+        """What this replica wishes for is done; its disk is never slow."""
+        replica = self.replicas[number]
+        while True:
+            output = replica.take()
+            self.outputs[number].append(output)
+            for target, message in [*output.send_now, *output.send_after_sync]:
+                if (number, target) not in self.cut:
+                    self.queue.append((number, target, message))
+            for connection, message in output.to_clients:
+                self.said.setdefault(connection, []).append(message)
+            for connection, reason in output.hang_up:
+                self.hung_up[connection] = reason
+            if not output.batch:
+                return
+            replica.synced(output.batch)
+
+    def settle(self) -> None:
+        """Everything that is on its way arrives, and whatever comes of it."""
+        for number in self.replicas:
+            self.take(number)
+        while any(type(message) not in self.held for _, _, message in self.queue):
+            source, target, message = self.queue.popleft()
+            if type(message) in self.held:
+                self.queue.append((source, target, message))
+            elif (source, target) not in self.cut:
+                self.replicas[target].peer_said(source, message)
+                self.take(target)
+
+    def pass_ms(self, span_ms: int, *, step_ms: int = 20) -> None:
+        """Time passes in small steps, as it does where nobody is paused."""
+        for _ in range(0, span_ms, step_ms):
+            self.now_ms += step_ms
+            for replica in self.replicas.values():
+                replica.tick(self.now_ms)
+            self.settle()
+
+    def leader(self) -> int:
+        """Let time pass until a leader serves; its number."""
+        for _ in range(500):
+            serving = [number for number, replica in self.replicas.items() if replica._tenure is not None]
+            if serving:
+                return max(serving, key=lambda number: self.replicas[number].paxos.ballot)
+            self.pass_ms(20)
+        raise AssertionError("nobody leads")
+
+    # --- clients
+
+    def say(self, number: int, connection: int, message: Any) -> None:
+        """A client on `connection` says something to a replica, and everything that follows from it happens."""
+        self.replicas[number].client_said(connection, message, codec.encode(message))
+        self.settle()
+
+    def open(self, number: int, connection: int) -> int:
+        """A session, opened there; its id."""
+        self.say(number, connection, wire.Open(b"nonce %d" % connection, TTL_MS, "test", "a test"))
+        return next(message.session for message in self.said[connection] if isinstance(message, wire.Opened))
+
+    def attach(self, number: int, connection: int, session: int, kind: str = "Lock", *arguments: Any) -> None:
+        """Handle 1 of the session means the object called "x"."""
+        self.say(number, connection, wire.Attach(session, 1, "test", "x", kind, arguments, 0, True))
+
+    def replies(self, connection: int) -> list[wire.Reply]:
+        """What calls were answered on that connection, so far."""
+        return [message for message in self.said.get(connection, []) if isinstance(message, wire.Reply)]
