@@ -110,7 +110,8 @@ class Leadership:
             lost = follower.mark[1] > received
             follower.mark = None
             if lost:
-                self._send_again_from(follower, max(received, follower.acked))
+                # Even below what it has acknowledged: its disk may have come back from a crash in doubt of that.
+                self._send_again_from(follower, received)
 
     def _send_again_from(self, follower: Follower, received: int) -> None:
         follower.sent = received

@@ -214,3 +214,20 @@ def test_a_fetch_that_is_done_is_not_asked_again() -> None:
     bench.tick(300)
     assert not only(settle(bench[2]), Fetch)
     assert bench[2]._catch_up.source is None
+
+
+def test_a_follower_in_doubt_is_sent_again_what_it_had_acknowledged() -> None:
+    """An acknowledgement was true when it was given; a disk in doubt takes it back, and the leader has to fill the
+    slot.
+    """
+    bench = Bench(3)
+    bench.elect(1)
+    bench.propose(1, b"a", b"b")
+    bench.pump()
+    node = bench.nodes[2]
+    kept = node.disk.recover()
+    lost = Durable(promised=kept.promised, entries=kept.entries[:2], doubtful=frozenset({3}))
+    node.chosen.clear()
+    node.paxos = node._boot(lost, bench.now_ms)
+    bench.run(400)
+    assert node.values == [b"a", b"b"]
