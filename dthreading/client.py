@@ -18,6 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from dthreading.dialing import STUCK_S
 from dthreading.errors import DThreadingError, GroupUnreachable, LockLost, OutcomeUnknown, from_wire
 from dthreading.service import Service
 from dthreading.session import Answer, Manner, OnLost, PendingCall, State, Target
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["TIMEOUT_MAX", "Client"]
 
 TIMEOUT_MAX: Final = _thread.TIMEOUT_MAX
-
-STUCK_S: Final = 0.1
-"""When another thread has been in the middle of one write for so long, it will not come back: we reconnect."""
 
 EXIT_S: Final = 1.0
 """The most that the end of the process waits for its last words to leave."""

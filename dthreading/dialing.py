@@ -38,8 +38,8 @@ ATTEMPT_S_MIN: Final = 0.25
 GRAVE_S: Final = 60.0
 """After this the descriptor of a connection whose writer never came back is closed all the same."""
 
-BURY_S: Final = 1.0
-"""How often to look whether it has come back."""
+STUCK_S: Final = 0.1
+"""When a thread has been in the middle of one write for so long, it will not come back: we reconnect."""
 
 
 class Dialer:
@@ -61,6 +61,8 @@ class Dialer:
         self._finder = Finder(settings, random.random, wake)
         self._route = self._finder.route
         self._dialing: Link | None = None
+        self._held_up: tuple[Link, int, float] | None = None
+        """A connection that another thread is writing to, how many writes there were, and since when."""
         self._greeted = False
         """Whether the handshake of `_dialing` is done, and the session was announced there."""
         self._give_up_at = 0.0
@@ -81,7 +83,7 @@ class Dialer:
             due = self._give_up_at
         elif self.link is None and session is not None and not session.over:
             due = self._finder.dial_at()
-        return due
+        return due if self._held_up is None else min(due, self._held_up[2] + STUCK_S)
 
     def tend(self, session: ClientSession | None, now: float) -> None:
         """Gives up what is of no more use, and dials where there is something to say."""
@@ -120,6 +122,19 @@ class Dialer:
             # From here on any thread writes there.
             self.link = link
 
+    def flush(self, clock: Callable[[], float]) -> None:
+        """Writes what waits, or watches whoever is writing: a thread may never come back from there."""
+        link = self.current
+        if link is None or link.flush():
+            self._held_up = None
+            return
+        now = clock()
+        held_up = self._held_up
+        if held_up is None or held_up[0] is not link or held_up[1] != link.written:
+            self._held_up = (link, link.written, now)
+        elif now - held_up[2] >= STUCK_S:
+            link.broken = link.broken or "a thread did not come back from a write"
+
     def drop(self, session: ClientSession | None, now: float, why: str, *, failed: bool = True) -> None:
         """Gives the present connection up."""
         link = self.current
@@ -127,7 +142,7 @@ class Dialer:
             return
         logger.debug("the connection to %s ended: %s", link.name, why)
         was_used = self.link is not None
-        self.link = self._dialing = None
+        self.link = self._dialing = self._held_up = None
         if session is not None:
             session.disconnected()
         if failed and not isinstance(self.trouble, NotAuthenticated | WrongGroup):

@@ -221,9 +221,7 @@ class Service:
 
     def _pass_on(self, session: ClientSession | None) -> None:
         """What the session has to say goes to the socket, what it has heard to those who wait for it."""
-        link = self.dialer.current
-        if link is not None:
-            link.flush()
+        self.dialer.flush(self._clock)
         news = self._news.copy()
         self._news.clear()
         for call in news:

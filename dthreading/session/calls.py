@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from dthreading.wire.messages import Status
+from dthreading.wire.messages import Reply, Status
 
 if TYPE_CHECKING:
     from dthreading.session.core import ClientSession
@@ -40,6 +40,8 @@ class Manner:
     """Answers False when nobody said anything for timeout + patience, and leaves an undo behind."""
     interrupt_keeps: bool = False
     """Ctrl-C withdraws it, and is raised only when its verdict is there (the lock is held again)."""
+    hands_out: bool = False
+    """What it answers is taken back by an undo, which is answered by an error then; all else has nothing to undo."""
     carries_item: bool = False
     """Its answer hands something over, which goes back to where it was unless it is acknowledged."""
     silent: bool = False
@@ -48,11 +50,11 @@ class Manner:
     """The error of a timed call that was never sent, or is not asked again as its time is up; "" answers False."""
 
 
-ACQUIRE: Final = Manner(parks=True, patience=True, on_lost=OnLost.RETRY)
-TRY_ACQUIRE: Final = Manner(parks=False, on_lost=OnLost.RETRY)
+ACQUIRE: Final = Manner(parks=True, hands_out=True, patience=True, on_lost=OnLost.RETRY)
+TRY_ACQUIRE: Final = Manner(parks=False, hands_out=True, on_lost=OnLost.RETRY)
 RELEASE: Final = Manner(parks=False, on_lost=OnLost.LOCK_LOST)
 """release, release_save, notify."""
-RESTORE: Final = Manner(parks=True, on_lost=OnLost.LOCK_LOST)
+RESTORE: Final = Manner(parks=True, hands_out=True, on_lost=OnLost.LOCK_LOST)
 """acquire_restore."""
 WAIT_CONDITION: Final = Manner(parks=True, on_lost=OnLost.LOCK_LOST, interrupt_keeps=True)
 PUT: Final = Manner(parks=True, on_lost=OnLost.UNKNOWN, expired="full")
@@ -61,9 +63,9 @@ PUT_SIMPLE: Final = Manner(parks=False, on_lost=OnLost.UNKNOWN, silent=True)
 """Into a queue that is never full."""
 CHANGE: Final = Manner(parks=False, on_lost=OnLost.UNKNOWN, silent=True)
 """Semaphore.release, Event.set and clear, task_done, shutdown, set_maxsize, abort, reset, action_done."""
-GET: Final = Manner(parks=True, on_lost=OnLost.RETRY, carries_item=True, expired="empty")
-GET_NOWAIT: Final = Manner(parks=False, on_lost=OnLost.RETRY, carries_item=True)
-WAIT_BARRIER: Final = Manner(parks=True, on_lost=OnLost.BROKEN, expired="broken")
+GET: Final = Manner(parks=True, hands_out=True, on_lost=OnLost.RETRY, carries_item=True, expired="empty")
+GET_NOWAIT: Final = Manner(parks=False, hands_out=True, on_lost=OnLost.RETRY, carries_item=True)
+WAIT_BARRIER: Final = Manner(parks=True, hands_out=True, on_lost=OnLost.BROKEN, expired="broken")
 WAIT_EVENT: Final = Manner(parks=True, patience=True, on_lost=OnLost.RETRY)
 JOIN: Final = Manner(parks=True, on_lost=OnLost.RETRY)
 READ: Final = Manner(parks=False, on_lost=OnLost.RETRY)
@@ -148,3 +150,9 @@ class PendingCall:
         self.lost = False
         self.error: Exception | None = None
         """It could not be sent at all."""
+
+    def undone_by(self, reply: Reply) -> bool:
+        """Whether `reply` says that the undo of this call is done, and is not the grant, which was on its way."""
+        if reply.number != self.number or reply.status == Status.PARKED:
+            return False
+        return not (self.manner.hands_out and reply.status == Status.OK and reply.value is not False)

@@ -94,14 +94,13 @@ class ClientSession:
         try:
             call.frame = self._call_frame(lane.index, number, handle, call, arguments)
         except Exception:
-            self._lanes.give_back(lane)
+            self._lanes.free.append(lane)
             raise
         call.session = self
         call.number = lane.number = number
         call.lane = lane
         lane.call = call
-        # Published: from here on the serving thread may send it again, or settle it as lost. When it was too early for
-        # that, nobody has sent the call and nobody will.
+        # Published: now the serving thread may send it again, or lose it. If it could not, nobody has sent it or will.
         if self.over and not call.sent:
             return False
         ready = self._ready
@@ -116,9 +115,10 @@ class ClientSession:
         assert lane is not None
         self._unanswered.carried(lane, call.number if call.manner.carries_item else 0)
         call.value = None
-        # No Ctrl-C can come between these two: signals are looked at after a call, not after a store.
+        free = self._lanes.free
+        # No Ctrl-C can come between these two: signals are looked at after a call and at the beginning of a function.
         call.finished = True
-        self._lanes.give_back(lane)
+        free.append(lane)
 
     def holds(self, now: float) -> bool:
         """Whether what this session was granted is still its own, by our own clock. False is final."""
@@ -173,8 +173,8 @@ class ClientSession:
         self._settle(call)
 
     def abandon(self, call: PendingCall) -> None:
-        """The caller has gone: what the call took or takes is given back. Its lane is lent out again once the group
-        has said that this is done: a new call there would acknowledge a grant.
+        """The caller has gone: what the call took or takes is given back. Until the group says that this is done, its
+        lane is lent to nobody: a new call there would acknowledge a grant.
         """
         call.abandoned = True
         lane = call.lane
@@ -186,7 +186,7 @@ class ClientSession:
             if lane.call is call:
                 self._undo(lane, call)
             else:
-                self._lanes.give_back(lane)
+                self._lanes.free.append(lane)
 
     def refuse(self, error: Exception) -> None:
         """The group will not have us: whoever waits for the session should know, as long as there is none to save."""
@@ -218,7 +218,7 @@ class ClientSession:
 
     def _undo(self, lane: Lane, call: PendingCall) -> None:
         lane.unacknowledged = 0
-        lane.undo = call.number
+        lane.undo = call
         lane.call = None
         self._say(wire.Withdraw(self.id, lane.index, call.number, True))
 
@@ -338,8 +338,8 @@ class ClientSession:
             self.submit(call)
 
     def _say_again(self, lane: Lane) -> None:
-        if lane.undo:
-            self._say(wire.Withdraw(self.id, lane.index, lane.undo, True))
+        if lane.undo is not None:
+            self._say(wire.Withdraw(self.id, lane.index, lane.undo.number, True))
         call = lane.pending
         if call is None:
             return
@@ -354,10 +354,10 @@ class ClientSession:
         lane = self._lanes.get(reply.lane)
         if lane is None:
             return
-        if lane.undo:
-            if reply.status != Status.PARKED and reply.number == lane.undo:
-                lane.undo = 0
-                self._lanes.give_back(lane)
+        if lane.undo is not None:
+            if lane.undo.undone_by(reply):
+                lane.undo = None
+                self._lanes.free.append(lane)
             return
         call = lane.pending
         if call is None or call.number != reply.number:

@@ -30,8 +30,8 @@ class Lane:
         self.number = 0
         self.call: PendingCall | None = None
         """The last call here; in a free lane it is finished, or None."""
-        self.undo = 0
-        """The number of an undo that may not have been applied yet; 0: none. Until then the lane is not lent out."""
+        self.undo: PendingCall | None = None
+        """A call whose undo may not have been applied yet. Until then the lane is not lent out."""
         self.unacknowledged = 0
         """The number of the last answer, if it carried an item; 0: none."""
         self.acknowledging = False
@@ -49,18 +49,19 @@ class Lanes:
 
     def __init__(self) -> None:
         self._all: dict[int, Lane] = {}
-        self._free: deque[Lane] = deque()
+        self.free: deque[Lane] = deque()
+        """Lanes that are nobody's: to give one back is to append it, which is one step."""
         self._numbers = itertools.count(0)
 
     def borrow(self) -> Lane:
-        """A lane that is nobody's; the caller owns it until `give_back`.
+        """A lane that is nobody's; the caller owns it until it stands in `free` again.
 
         Raises:
             LimitExceeded: too many calls at one time.
 
         """
         try:
-            return self._free.pop()
+            return self.free.pop()
         except IndexError:
             index = next(self._numbers)
         if index >= LANES_PER_SESSION_MAX:
@@ -68,14 +69,10 @@ class Lanes:
         lane = self._all[index] = Lane(index)
         return lane
 
-    def give_back(self, lane: Lane) -> None:
-        """The lane is nobody's again."""
-        self._free.append(lane)
-
     def take_back(self, lane: Lane) -> bool:
         """Borrows this very lane; False when somebody else has it."""
         try:
-            self._free.remove(lane)
+            self.free.remove(lane)
         except ValueError:
             return False
         return True

@@ -335,7 +335,8 @@ class Fake:
         if withdraw.number < session.numbers.get(withdraw.lane, 0):
             return
         session.numbers[withdraw.lane] = withdraw.number
-        reply = session.answers[withdraw.lane] = Reply(withdraw.lane, withdraw.number, Status.OK, False)
+        status, value = (Status.ERROR, ("runtime", "withdrawn", ())) if withdraw.undo else (Status.OK, False)
+        reply = session.answers[withdraw.lane] = Reply(withdraw.lane, withdraw.number, status, value)
         peer.say(reply)
         self._spread(replies)
 
