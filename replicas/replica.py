@@ -136,8 +136,7 @@ class Replica:
         if self._tenure is not None:
             self._to_propose.extend(self._tenure.expired(now_ms, late_ms))
         self._follow()
-        # What is overdue already is done in this turn, so one pause is never counted twice.
-        self._due_ms = max(now_ms, self.paxos.wake_ms)
+        self._due_ms = max(now_ms, self.paxos.wake_ms)  # or one pause would be counted again by the next tick
 
     @property
     def wake_ms(self) -> int:
