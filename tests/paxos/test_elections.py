@@ -5,7 +5,17 @@ reads.
 
 from __future__ import annotations
 
-from replicas.paxos.messages import Accept, Accepted, Prepare, PreVote, PreVoteGranted, Promise, Refuse, TakeOver
+from replicas.paxos.messages import (
+    Accept,
+    Accepted,
+    Chosen,
+    Prepare,
+    PreVote,
+    PreVoteGranted,
+    Promise,
+    Refuse,
+    TakeOver,
+)
 from replicas.paxos.types import Ballot, Durable, Role
 from tests.paxos.bench import Bench, accept, core, entry, only, settle
 
@@ -463,3 +473,33 @@ def test_a_single_replica_comes_back_with_all_it_had() -> None:
     paxos.synced(output.batch)
     assert [e.value for e in paxos.take().chosen][:1] == [b"b"]
     assert paxos.ready
+
+
+def test_a_learner_does_not_take_over() -> None:
+    """A leader that mistook it for a voter asks in vain."""
+    paxos = core(9, (1, 2, 3))
+    paxos.step(2, accept((3, 2), 1, beat=1))
+    settle(paxos)
+    paxos.step(2, TakeOver(Ballot(3, 2)))
+    assert paxos.role is Role.LEARNER
+    assert paxos.promised == Ballot(3, 2)
+
+
+def test_a_grant_of_a_stranger_is_no_grant() -> None:
+    """The proposer checks who votes, in the pre-vote as well."""
+    paxos = core()
+    paxos.tick(260)
+    ballot = only(paxos.take().send_now, PreVote)[0].ballot
+    paxos.step(9, PreVoteGranted(ballot, 0))
+    assert not paxos.take().persist
+
+
+def test_a_pre_vote_begins_anew_when_catching_up_raised_the_promise() -> None:
+    """What it asked for would not be above its own promise any more."""
+    paxos = core()
+    paxos.tick(260)
+    ballot = only(paxos.take().send_now, PreVote)[0].ballot
+    paxos.step(2, PreVoteGranted(ballot, 1))
+    settle(paxos)
+    paxos.step(2, Chosen(1, bytes([1]), (b"a",), 1, Ballot(6, 3)))
+    assert {vote.ballot for vote in only(settle(paxos), PreVote)} == {Ballot(7, 1)}

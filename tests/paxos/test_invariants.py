@@ -8,7 +8,7 @@ import pytest
 from replicas.paxos.acceptor import Acceptor
 from replicas.paxos.candidate import Candidacy
 from replicas.paxos.log import Log, link
-from replicas.paxos.messages import MESSAGES, Accept, Promise
+from replicas.paxos.messages import MESSAGES, Accept, Prepare, Promise
 from replicas.paxos.types import Ballot, Durable, Entry
 from tests.paxos.bench import COMMAND, accept, configuration, core, entry, settle
 
@@ -131,3 +131,20 @@ def test_every_message_has_one_tag() -> None:
     assert len(set(MESSAGES.values())) == len(MESSAGES)
     assert all(0 < tag < 20 for tag in MESSAGES)
     assert MESSAGES[5] is Accept
+
+
+def test_a_prepare_by_proxy_is_not_heard() -> None:
+    """A ballot belongs to one replica, and nobody else stands for it."""
+    paxos = core()
+    paxos.step(3, Prepare(Ballot(4, 2), 1, False))
+    assert not settle(paxos)
+    assert paxos.promised == Ballot(0, 0)
+
+
+def test_forgetting_twice_is_forgetting_once() -> None:
+    """A snapshot's slot may be below what was forgotten already."""
+    log = Log(0, 0, [entry(1, (1, 2), b"a"), entry(2, (1, 2), b"b")])
+    log.choose(2)
+    log.forget(2)
+    log.forget(1)
+    assert (log.first, log.last, log.chosen) == (3, 2, 2)

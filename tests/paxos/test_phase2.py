@@ -482,3 +482,25 @@ def test_a_pre_vote_is_only_a_question() -> None:
     assert only(output.send_now, PreVoteGranted) == [PreVoteGranted(Ballot(7, 2), 0)]
     assert not output.persist
     assert paxos.promised == Ballot(0, 0)
+
+
+def test_a_late_word_of_catching_up_does_not_stop_a_follower_that_is_there() -> None:
+    """The network may reorder: what it has acknowledged at this ballot stands."""
+    bench = Bench(3)
+    paxos = bench.elect(1)
+    bench.propose(1, b"a")
+    bench.pump()
+    leadership = paxos._leadership
+    leadership.base += 1  # as if its first slot were the second one
+    paxos.step(2, Accepted(paxos.ballot, 0, 0, 0))
+    assert not leadership.followers[2].catching_up
+    assert leadership.followers[2].acked == paxos.chosen
+
+
+def test_two_heartbeats_in_one_turn_are_one() -> None:
+    """A round for reads and the heartbeat that is due anyway go out together."""
+    bench = Bench(3)
+    paxos = bench.elect(1)
+    paxos._leadership.beat()
+    beat = paxos._leadership.beat()
+    assert {accept.heartbeat for accept in only(paxos.take().send_now, Accept)} == {beat}

@@ -231,3 +231,21 @@ def test_a_follower_in_doubt_is_sent_again_what_it_had_acknowledged() -> None:
     node.paxos = node._boot(lost, bench.now_ms)
     bench.run(400)
     assert node.values == [b"a", b"b"]
+
+
+def test_a_long_way_is_fetched_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page asks for the next one at once, until the goal is reached."""
+    from replicas.paxos import log
+
+    monkeypatch.setattr(log, "PAGE_ENTRIES", 4)
+    bench = Bench(3)
+    bench.elect(1)
+    bench.isolate(3)
+    bench.propose(1, *[b"%d" % number for number in range(30)])
+    bench.run(600)
+    bench.down = {2}
+    bench.isolate(1)
+    bench.down, bench.cut = {1}, set()
+    bench.run(3000)
+    assert bench.leader() in {2, 3}
+    assert bench.nodes[3].values == bench.nodes[2].values == [b"%d" % number for number in range(30)]
