@@ -15,6 +15,7 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from dthreading.errors import ProtocolError
 from replicas import listening
 from replicas.address import BadOptions
 from replicas.cli import ExitCode
@@ -26,11 +27,11 @@ from replicas.paxos.core import Paxos
 from replicas.paxos.types import Timing
 from replicas.replica import Replica
 from replicas.server import Daemon, now_ms
+from replicas.snapshotting import contents
 from replicas.storage import MemoryStorage, Storage, StorageFailed, StorageLocked, StorageRefused
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
 
     from replicas.options import Options
     from replicas.paxos.types import Configuration
@@ -108,6 +109,16 @@ def _open_storage(options: Options) -> Storage | MemoryStorage:
     return storage
 
 
+def _restored(storage: Storage | MemoryStorage) -> Machine | None:
+    """The state that the durable snapshot holds, if there is one."""
+    if storage.snapshot is None:
+        return None
+    try:
+        return Machine.restore(contents(storage))
+    except ProtocolError as error:
+        raise CannotServe(ExitCode.REFUSED, f"the snapshot in the data directory cannot be loaded: {error}") from None
+
+
 def _formation(options: Options, storage: Storage | MemoryStorage) -> Formation:
     """The part of this replica in the group; refuses a directory that belongs to another place than the options say."""
     assert storage.identity is not None
@@ -166,6 +177,7 @@ class _Service:
         self._secret = secret
         self._formation = formation
         self._connections_max = connections_max
+        self._machine = _restored(storage)
         self._daemon: Daemon | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -248,18 +260,12 @@ class _Service:
                 luck=random.SystemRandom().random,
                 now_ms=now_ms(),
             ),
-            machine=Machine.restore(self._snapshot()) if self._storage.snapshot is not None else Machine(configuration),
+            machine=self._machine or Machine(configuration),
             namespace_term_ms=int(self._options.lease_s * 1000),
             now_ms=now_ms(),
         )
         log.info("recovered: applied up to slot %d of %d", core.machine.applied, core.paxos.chosen)
         return core
-
-    def _snapshot(self) -> Iterator[bytes]:
-        offset = 0
-        while part := self._storage.read_snapshot(offset, 1024 * 1024):
-            yield part
-            offset += len(part)
 
     # --- reasons to end
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from replicas.storage import MemoryStorage, SnapshotWriter, Storage
     from replicas.storage.memory import MemorySnapshotWriter
 
-__all__ = ["SnapshotKeeper"]
+__all__ = ["SnapshotKeeper", "contents"]
 
 PART_BYTES: Final = 1024 * 1024
 """What one message carries of a snapshot: a sixteenth of the largest frame, so it holds up no heartbeat for long."""
@@ -180,12 +180,13 @@ class SnapshotKeeper:
 
     def _install(self, writer: SnapshotWriter | MemorySnapshotWriter) -> None:
         header = writer.finish()
-        machine = Machine.restore(self.contents())
+        machine = Machine.restore(contents(self._storage))
         self._tell(self._host.snapshot_installed, header, machine)
 
-    def contents(self) -> Iterator[bytes]:
-        """The durable snapshot, part by part."""
-        offset = 0
-        while part := self._storage.read_snapshot(offset, PART_BYTES):
-            yield part
-            offset += len(part)
+
+def contents(storage: Storage | MemoryStorage) -> Iterator[bytes]:
+    """The durable snapshot, part by part."""
+    offset = 0
+    while part := storage.read_snapshot(offset, PART_BYTES):
+        yield part
+        offset += len(part)
