@@ -92,7 +92,7 @@ class Calls(State):
         if answer is PARKED:
             return None, None, None
         reply = Reply(call.lane, call.number, 0, answer)
-        return (reply, target, operation) if operation.undoable else (reply, None, None)
+        return (reply, target, operation) if operation.followed else (reply, None, None)
 
     def _withdraw(self, withdraw: Withdraw) -> None:
         session = self.sessions.get(withdraw.session)
@@ -119,7 +119,7 @@ class Calls(State):
             return
         elif lane.waiter is not None:
             self._abandon(session, lane.waiter)
-        elif not withdraw.undo or (lane.subject is None and lane.reply is not None):
+        elif not withdraw.undo or (lane.reply is not None and not lane.undoable):
             self._repeat(session, withdraw.lane, lane)  # granted after all, or nothing that could be given back
             return
         elif lane.subject is not None:

@@ -44,6 +44,11 @@ class Lane:
         self.subject: Replicated | None = None
         self.operation: Operation | None = None
 
+    @property
+    def undoable(self) -> bool:
+        """Whether its answer handed out something that can be taken back."""
+        return self.operation is not None and self.operation.undoable
+
     def settle(self, reply: Reply, subject: Replicated | None = None, operation: Operation | None = None) -> None:
         """The call of this lane is answered."""
         self.waiter = None

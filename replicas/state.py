@@ -96,7 +96,7 @@ class State:
 
     def answer(self, waiter: Waiter, value: Any) -> None:
         """The parked call returns `value`."""
-        subject = waiter.owner if waiter.operation.undoable else None
+        subject = waiter.owner if waiter.operation.followed else None
         self._settle(waiter, Reply(waiter.lane, waiter.number, 0, value), subject)
 
     def refuse(self, waiter: Waiter, refusal: Refused) -> None:

@@ -56,7 +56,8 @@ RELEASE: Final = Manner(parks=False, on_lost=OnLost.LOCK_LOST)
 """release, release_save, notify."""
 RESTORE: Final = Manner(parks=True, hands_out=True, on_lost=OnLost.LOCK_LOST)
 """acquire_restore."""
-WAIT_CONDITION: Final = Manner(parks=True, on_lost=OnLost.LOCK_LOST, interrupt_keeps=True)
+WAIT_CONDITION: Final = Manner(parks=True, on_lost=OnLost.LOCK_LOST, interrupt_keeps=True, carries_item=True)
+"""What it carries is the notification: unless it arrived, somebody else gets it."""
 PUT: Final = Manner(parks=True, on_lost=OnLost.UNKNOWN, expired="full")
 PUT_NOWAIT: Final = Manner(parks=False, on_lost=OnLost.UNKNOWN)
 PUT_SIMPLE: Final = Manner(parks=False, on_lost=OnLost.UNKNOWN, silent=True)

@@ -152,6 +152,8 @@ class Operation:
     """Changes nothing, so it may be answered without an entry in the log."""
     undoable: bool
     """Its answer hands something out that `Replicated.undo` can take back."""
+    followed: bool
+    """Whether its answer has reached the caller is reported by `Replicated.acknowledged`."""
 
     def misfit(self, arguments: tuple[Any, ...]) -> str | None:
         """What is wrong with these arguments, if anything."""
@@ -167,19 +169,22 @@ class Operation:
 @overload
 def operation(function: F) -> F: ...
 @overload
-def operation(*, reads: bool = False, undo: bool = False) -> Callable[[F], F]: ...
-def operation(function: F | None = None, *, reads: bool = False, undo: bool = False) -> F | Callable[[F], F]:
+def operation(*, reads: bool = False, undo: bool = False, follow: bool = False) -> Callable[[F], F]: ...
+def operation(
+    function: F | None = None, *, reads: bool = False, undo: bool = False, follow: bool = False
+) -> F | Callable[[F], F]:
     """Marks a method as callable from the wire.
 
     Args:
         function: the method, when the decorator is used without arguments.
         reads: it changes nothing and never parks.
         undo: what it hands out can be taken back by `Replicated.undo`, and is reported by `Replicated.acknowledged`.
+        follow: it stands, whoever withdraws it, and is reported all the same.
 
     """
 
     def mark(marked: F) -> F:
-        marked.__operation__ = (reads, undo)  # type: ignore[attr-defined]
+        marked.__operation__ = (reads, undo, follow)  # type: ignore[attr-defined]
         return marked
 
     return mark if function is None else mark(function)
@@ -195,7 +200,7 @@ def _types_of(hint: Any) -> frozenset[type] | None:
 
 
 def _operation_of(name: str, function: Callable[..., Any]) -> Operation:
-    reads, undoable = function.__operation__  # type: ignore[attr-defined]
+    reads, undoable, follow = function.__operation__  # type: ignore[attr-defined]
     parameters = list(inspect.signature(function).parameters.values())[2:]  # besides self and call
     hints = get_type_hints(function)
     return Operation(
@@ -206,6 +211,7 @@ def _operation_of(name: str, function: Callable[..., Any]) -> Operation:
         allowed=tuple(_types_of(hints[parameter.name]) for parameter in parameters),
         reads=reads,
         undoable=undoable,
+        followed=undoable or follow,
     )
 
 
@@ -301,7 +307,7 @@ class Replicated:
         """The caller has gone before it could use the `answer` of an operation marked `undo`: take it back."""
 
     def acknowledged(self, session: int, lane: int) -> None:
-        """The answer of an operation marked `undo` has reached its caller: from here on it is the caller's own."""
+        """The answer of an operation marked `undo` or `follow` has reached its caller, whose own it is from here on."""
 
     def session_ended(self, session: int) -> None:
         """A session with a stake here has ended. None of its calls waits anywhere any more."""

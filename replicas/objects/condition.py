@@ -3,7 +3,8 @@
 
 wait() is one command: it frees the lock and parks. notify(), or the caller's time running out, moves the waiter to the
 line of the lock; the answer comes when it holds the lock, as deep as before. A notify is never spent on a waiter that
-has gone: one that was notified and goes before it holds the lock hands its notify on.
+has gone: one that was notified and goes before it holds the lock hands its notify on, and so does one whose client has
+not shown that it knows: it may have been dead for a lease already when the notify came.
 """
 
 # ruff: noqa: ARG002 - the door gives every operation its call and every hook its facts, wanted or not
@@ -31,8 +32,10 @@ class Condition(Replicated):
         # A waiter's payload is (depth to restore, notified, the lock's number).
         # Invariant: whoever waits, here or in the lock's line, has pinned the lock and this condition.
         self.waiting = WaitQueue(self)
+        # By session, the lanes whose answer says "notified" and may not have arrived. Invariant: none is empty.
+        self.unheard: dict[int, dict[int, None]] = {}
 
-    @operation
+    @operation(follow=True)
     def wait(self, call: Caller, lock: int, thread: int, fence: int | None) -> Any:
         """Answers (notified, fence of the new hold)."""
         owned = self._owned(call, lock, thread, fence, "cannot wait on un-acquired lock")
@@ -102,7 +105,24 @@ class Condition(Replicated):
     def reacquired(self, waiter: Waiter, fence: int) -> None:
         self.host.touch(self)
         self._unpin(waiter)
+        if waiter.payload[1]:
+            if waiter.session not in self.unheard:
+                self.host.stake(waiter.session, self)
+            self.unheard.setdefault(waiter.session, {})[waiter.lane] = None
         waiter.answer((waiter.payload[1], fence))
+
+    def acknowledged(self, session: int, lane: int) -> None:
+        lanes = self.unheard.get(session, {})
+        lanes.pop(lane, None)
+        if session in self.unheard and not lanes:
+            del self.unheard[session]
+            self.host.unstake(session, self)
+
+    def session_ended(self, session: int) -> None:
+        self._notify(len(self.unheard.pop(session, ())))
+
+    def holders(self) -> tuple[int, ...]:
+        return tuple(self.unheard)
 
     def withdrawn(self, waiter: Waiter) -> None:
         if waiter.queue is self.waiting:
@@ -116,10 +136,10 @@ class Condition(Replicated):
             self._notify(1)
 
     def is_initial(self) -> bool:
-        return True  # nothing but its waiters
+        return not self.unheard
 
     def dump(self) -> tuple[Any, ...]:
-        return ()
+        return tuple((session, *lanes) for session, lanes in self.unheard.items())
 
     def load(self, state: tuple[Any, ...]) -> None:
-        assert state == ()
+        self.unheard = {session: dict.fromkeys(lanes) for session, *lanes in state}

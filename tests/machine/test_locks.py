@@ -418,3 +418,37 @@ def test_locks_behave_like_the_model(steps: list[tuple[str, int, int]], reentran
         assert state == (None if holder is None else (handles[holder[0]].client.id, holder[1]))
         assert lock.count == depth
         assert [(w.session, w.thread) for w in lock.waiting] == [(handles[c].client.id, t) for c, t in line]
+
+
+def test_a_notify_whose_answer_may_not_have_arrived_is_handed_on(bench: Bench, ann: Client, bob: Client) -> None:
+    """Its waiter may have been dead for most of a lease when it was notified, and holds the lock all the same."""
+    boss, victim, other = Guarded(bench.open("boss")), Guarded(ann), Guarded(bob)
+    victim.acquire()
+    waiting = victim.wait()
+    other.acquire()
+    survivor = other.wait()
+    boss.acquire()
+    boss.notify()
+    boss.release()
+    assert waiting.outcome()[0] is True
+    bench.expire(ann)
+    assert survivor.outcome()[0] is True
+    assert other.lock.holder()[0] == bob.id
+
+
+@pytest.mark.parametrize("how", ["acknowledged", "its lane is used again"])
+def test_a_notify_that_has_arrived_is_spent(bench: Bench, ann: Client, bob: Client, how: str) -> None:
+    boss, first, other = Guarded(bench.open("boss")), Guarded(ann), Guarded(bob)
+    first.acquire()
+    waiting = first.wait()
+    other.acquire()
+    survivor = other.wait()
+    boss.acquire()
+    boss.notify()
+    boss.release()
+    if how == "acknowledged":
+        ann.acknowledge(waiting.call)
+    else:
+        first.client.call(first.condition.number, "waiters", lane=waiting.call[0])
+    bench.expire(ann)
+    assert survivor.outcome() is PARKED
