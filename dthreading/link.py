@@ -50,6 +50,8 @@ class Link:
 
     def __init__(self, endpoint: Endpoint, secret: bytes | None) -> None:
         self.name = endpoint.name
+        self.peer = endpoint.name
+        """The address that was reached, as a replica would write it: `localhost:7450` is `127.0.0.1:7450`."""
         self.outbox: deque[bytes] = deque()
         self.connecting = True
         self.welcome: Welcome | None = None
@@ -141,6 +143,7 @@ class Link:
                 self.broken = f"connecting to {self.name} failed: {os.strerror(code)}"
                 return
             self.connecting = False
+            self.peer = self._peer()
             self.outbox.append(frame(encode(self._connector.hello())))
             self.flush()
         elif self._writing.acquire(blocking=False):
@@ -193,9 +196,7 @@ class Link:
             case _:
                 raise ProtocolError(f"{type(message).__name__} in the middle of a handshake")
 
-    @property
-    def peer(self) -> str:
-        """The address that was reached, as a replica would write it."""
+    def _peer(self) -> str:
         try:
             address = self.socket.getpeername()
         except OSError:

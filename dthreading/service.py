@@ -89,6 +89,7 @@ class Service:
         self._ended = _thread.allocate_lock()
         self._ended.acquire()
         self._unstarted = [self.thread] if threaded else []
+        self._claim = [None]
 
     # --- any thread ---
 
@@ -106,8 +107,8 @@ class Service:
                 self._wake_read = reading
             thread.start()
         except BaseException:
-            self.thread = self._new_thread()
-            self._unstarted.append(self.thread)
+            # Ctrl-C: nobody knows whether it runs. Another one may be started, and the first to come serves.
+            self._unstarted.append(self._new_thread())
             raise
 
     def _new_thread(self) -> threading.Thread:
@@ -152,6 +153,11 @@ class Service:
     # --- the service thread ---
 
     def _run(self) -> None:
+        try:
+            self._claim.pop()
+        except IndexError:
+            return
+        self.thread = threading.current_thread()
         try:
             while not self.stopped:
                 self._turn_safely()

@@ -169,6 +169,8 @@ class Fake:
         os.write(self._writing, b"!")
         self.thread.join(10)
         assert not self.thread.is_alive()
+        os.close(self._reading)
+        os.close(self._writing)
 
     # --- the loop
 
@@ -195,8 +197,6 @@ class Fake:
         for peer in list(self._peers.values()):
             peer.socket.close()
         self.listener.close()
-        os.close(self._reading)
-        os.close(self._writing)
 
     def _serve(self, peer: _Peer) -> None:
         try:

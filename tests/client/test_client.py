@@ -156,6 +156,26 @@ def test_importing_and_making_a_client_starts_nothing(make_client: MakeClient, f
     assert fake.connections == 0
 
 
+def test_ctrl_c_while_the_service_thread_starts_leaves_one(
+    fake: Fake, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interrupt comes after the thread runs and before its start has returned: the next call must neither wait for
+    a thread that never was nor have two of them at work.
+    """
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        real(thread)
+        monkeypatch.setattr(threading.Thread, "start", real)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        client.call(target(), "acquire", (True, 1), ACQUIRE)
+    assert client.call(target(), "acquire", (True, 1), ACQUIRE, 10).value
+    until(lambda: [one.name for one in threading.enumerate()].count("dthreading-client") == 1)
+
+
 # --- timeouts ---
 
 
@@ -543,7 +563,7 @@ def test_finalizers_may_call_at_any_moment(fake: Fake, client: Client, monkeypat
     def put() -> None:
         ended.append(threading.current_thread().name)
         if ended[-1] == "fake":
-            fake.state.things["jobs"].items.append(len(ended))  # it cannot be its own client
+            fake.state.lock("jobs").items.append(len(ended))  # it cannot be its own client
             return
         client.call(jobs, "put", (len(ended),), PUT_SIMPLE)
         assert client.call(jobs, "echo", (1,), READ).value == (1,)

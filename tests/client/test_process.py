@@ -162,7 +162,8 @@ def test_interrupts_at_any_instruction_leave_the_lock_free_or_told(fake: Fake, r
         class Interrupt(Exception): pass
         def strike(*_): raise Interrupt
         lock = target()
-        call(lock, "echo", (), READ)
+        client = runtime.client()
+        client.call(lock, "echo", (), READ)
         signal.signal(signal.SIGALRM, strike)
         struck = held = 0
         luck = random.Random(7)
@@ -170,7 +171,7 @@ def test_interrupts_at_any_instruction_leave_the_lock_free_or_told(fake: Fake, r
             answer = None
             try:
                 signal.setitimer(signal.ITIMER_REAL, luck.uniform(0.00005, 0.0006))
-                answer = call(lock, "acquire", (False, 1), TRY_ACQUIRE)
+                answer = client.call(lock, "acquire", (False, 1), TRY_ACQUIRE)  # a plain call: signals wait for its end
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except Interrupt:
                 signal.setitimer(signal.ITIMER_REAL, 0)
