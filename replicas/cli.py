@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["ExitCode", "main", "version"]
 
 
+UNKNOWN: Final = "unknown"
+
+
 class ExitCode(IntEnum):
     """What the end of the process means, for supervisors and scripts."""
 
@@ -51,7 +54,7 @@ def version() -> str:
     try:
         return metadata.version("dthreading")
     except metadata.PackageNotFoundError:
-        return "unknown"
+        return UNKNOWN
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,17 +87,14 @@ def _refuse(sentence: str, code: ExitCode = ExitCode.REFUSED) -> int:
 
 def _foreign_package() -> str | None:
     """The sentence to say when another distribution's `replicas` stands where ours should; pip permits it."""
-    import dthreading  # noqa: PLC0415
     import replicas  # noqa: PLC0415
 
-    ours = getattr(dthreading, "__version__", None)
-    theirs = getattr(replicas, "__version__", None)
-    if ours == theirs:
+    found, expected = getattr(replicas, "__version__", None), version()
+    if found == expected or (found is not None and expected == UNKNOWN):
         return None
     return (
-        f"the package `replicas` found at {replicas.__file__} is version {theirs}, `dthreading` at"
-        f" {dthreading.__file__} is version {ours}: another distribution has overwritten it; uninstall that one"
-        " and reinstall dthreading"
+        f"the package `replicas` found at {replicas.__file__} is version {found}, and the installed dthreading is"
+        f" {expected}: another distribution has overwritten its files; uninstall that one and reinstall dthreading"
     )
 
 

@@ -11,11 +11,13 @@ import socket
 import stat
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import replicas
 from dthreading.wire.messages import Call, Reply, Status
 from tests.server.cluster import ROOT, Cluster
 from tests.server.raw import Raw
@@ -140,16 +142,21 @@ def test_the_secret_is_made_for_its_user_alone(tmp_path: Path) -> None:
             assert process.wait(TIMEOUT_S) == 0
 
 
-def test_another_package_named_replicas_is_named(tmp_path: Path) -> None:
+def test_another_package_named_replicas_is_named() -> None:
     """Two distributions may own one top-level package, and pip says nothing."""
-    sources = {"dthreading": "0.1.0", "replicas": "0.2.0"}
     program = (
-        "import dthreading, replicas, sys; dthreading.__version__, replicas.__version__ = {!r}, {!r};"
-        "from replicas.cli import main; sys.exit(main([]))".format(*sources.values())
+        "import replicas, sys; replicas.__version__ = {}; from replicas import cli;"
+        "cli.version = lambda: '0.1.0'; sys.exit(cli.main([]))"
     )
-    result = run(["-c", program], {})
-    refused(result, 2, str(ROOT / "replicas" / "__init__.py"))
-    assert "0.2.0" in result.stderr
+    for version in ("'0.2.0'", "None"):
+        result = run(["-c", program.format(version)], {})
+        refused(result, 2, str(ROOT / "replicas" / "__init__.py"))
+        assert version.strip("'") in result.stderr
+
+
+def test_the_version_is_the_same_wherever_it_is_written() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert replicas.__version__ == project["version"]
 
 
 def test_version_and_help() -> None:
