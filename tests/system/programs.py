@@ -29,7 +29,7 @@ import dthreading as threading
 import dthreading.queue as queue
 
 def say(*words):
-    print(*words, flush=True)
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())  # in one piece, whatever else is written
 
 def told():
     line = sys.stdin.readline()
