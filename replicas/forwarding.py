@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A follower's way to the leader: what its clients said is passed on, and again until apply has seen it."""
+"""A follower's way to the leader: what its clients said is passed on, and again until apply has seen it.
+
+In order, always. A message to the leader may get lost while later ones arrive (its link broke, or did not take it), so
+what is passed on is a numbered stream: the leader takes nothing after a gap, and a follower that sees nothing of its
+own applied any more begins another stream, with all that is pending.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +13,24 @@ from typing import Final
 from replicas.hosting import Hosting
 from replicas.messages import Forward
 
-__all__ = ["Forwarding"]
+__all__ = ["Forwarding", "Streams"]
 
 RETRY_MS: Final = 1000
-"""What the leader has not got chosen for so long is passed on again: the link may have lost it, and copies are
-harmless."""
+"""With something pending and nothing of it applied for so long, a new stream begins. (Copies are harmless.)"""
 
 FORWARD_BYTES_MAX: Final = 1024 * 1024
 """The most of one Forward, so that a frame stays well below FRAME_BYTES_MAX whatever is pending."""
 
 
 class Forwarding:
-    """What goes to the leader in this turn. All of it is pending in `hosting`, so forgetting it here loses nothing."""
+    """The follower's end. All that it holds is pending in `hosting`, so forgetting it here loses nothing."""
 
     def __init__(self, hosting: Hosting, now_ms: int) -> None:
         self._hosting = hosting
         self._bodies: list[bytes] = []
-        self._look_ms = now_ms
+        self._stream = 0
+        self._number = 0
+        self._quiet_since_ms = now_ms
 
     def add(self, body: bytes) -> None:
         """A client's command, just noted as pending."""
@@ -34,27 +40,61 @@ class Forwarding:
         """There is another leader, or none: what is pending will be asked for anew."""
         self._bodies.clear()
 
-    def everything(self, now_ms: int) -> None:
-        """All that is pending goes (again): there is a new leader, or a new link to it."""
-        self._bodies = self._hosting.overdue(now_ms, now_ms)
+    def begin(self, now_ms: int) -> None:
+        """A new stream, with all that is pending: there is a new leader, a new link to it, or a gap."""
+        self._bodies = list(self._hosting.pending)
+        # Not only counted: a replica that was started again must not go on with a stream of its former life.
+        self._stream = max(self._stream + 1, now_ms)
+        self._number = 0
+        self._quiet_since_ms = now_ms
 
-    def overdue(self, now_ms: int) -> None:
-        """What was passed on long ago and is not applied goes again. Looks once in RETRY_MS, at any call."""
-        if now_ms >= self._look_ms:
-            self._look_ms = now_ms + RETRY_MS
-            self._bodies += self._hosting.overdue(now_ms - RETRY_MS, now_ms)
+    def applied(self, body: bytes, now_ms: int) -> int | None:
+        """Apply has seen this command; if it was pending here, the stream flows. Returns as `Hosting.applied`."""
+        before = self._hosting.pending_count
+        connection = self._hosting.applied(body)
+        if self._hosting.pending_count < before:
+            self._quiet_since_ms = now_ms
+        return connection
+
+    def mend(self, now_ms: int) -> None:
+        """Time has passed: if the stream has run dry with something pending, it has a gap."""
+        if not self._hosting.pending_count or self._bodies:
+            self._quiet_since_ms = now_ms
+        elif now_ms - self._quiet_since_ms >= RETRY_MS:
+            self.begin(now_ms)
 
     def take(self) -> list[Forward]:
         """The commands of this turn in as few messages as their size allows, in the order they came."""
         bodies, self._bodies = self._bodies, []
-        if not bodies:
-            return []
         forwards: list[Forward] = []
         start = size = 0
         for index, body in enumerate(bodies):
             if size + len(body) > FORWARD_BYTES_MAX and index > start:
-                forwards.append(Forward(tuple(bodies[start:index])))
+                forwards.append(self._next(bodies[start:index]))
                 start, size = index, 0
             size += len(body)
-        forwards.append(Forward(tuple(bodies[start:])))
+        if bodies:
+            forwards.append(self._next(bodies[start:]))
         return forwards
+
+    def _next(self, bodies: list[bytes]) -> Forward:
+        self._number += 1
+        return Forward(self._stream, self._number - 1, tuple(bodies))
+
+
+class Streams:
+    """The leader's end: which message of which stream is due from each follower. Begins empty with each reign."""
+
+    def __init__(self) -> None:
+        self._due: dict[int, tuple[int, int]] = {}
+
+    def clear(self) -> None:
+        """Another reign: every follower begins a new stream when it hears of it."""
+        self._due.clear()
+
+    def takes(self, source: int, forward: Forward) -> bool:
+        """Whether this message may be taken: it begins a stream, or continues the one from there without a gap."""
+        if forward.number and self._due.get(source) != (forward.stream, forward.number):
+            return False
+        self._due[source] = (forward.stream, forward.number + 1)
+        return True

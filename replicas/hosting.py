@@ -30,14 +30,6 @@ class Link:
     pending: int = 0
 
 
-@dataclass(slots=True)
-class _Pending:
-    """A command that apply has not seen."""
-
-    connection: int | None
-    passed_on_ms: int
-
-
 class Hosting:
     """The tables of one replica's clients. No decisions: `replica.Replica` takes those."""
 
@@ -46,7 +38,7 @@ class Hosting:
         self._connection_of_session: dict[int, int] = {}
         self._connection_of_nonce: dict[bytes, int] = {}
         # Invariant: insertion order is the order of arrival, so what is passed on again keeps each client's order.
-        self._pending: dict[bytes, _Pending] = {}
+        self._pending: dict[bytes, int | None] = {}
 
     def link(self, connection: int) -> Link:
         """The connection's state, made on first sight."""
@@ -107,36 +99,23 @@ class Hosting:
             del self._connection_of_nonce[link.nonce]
         return link
 
-    def add(self, body: bytes, connection: int | None, now_ms: int) -> bool:
+    def add(self, body: bytes, connection: int | None) -> bool:
         """Notes a command until it is applied. False when the same bytes are already on their way: they speak for this
         connection from now on.
         """
-        known = self._pending.get(body)
-        if known is not None:
-            self._discount(known.connection)
-            known.connection = connection
-        else:
-            self._pending[body] = _Pending(connection, now_ms)
+        known = body in self._pending
+        if known:
+            self._discount(self._pending[body])
+        self._pending[body] = connection
         if connection is not None:
             self.link(connection).pending += 1
-        return known is None
+        return not known
 
     def applied(self, body: bytes) -> int | None:
         """Apply has seen these bytes, wherever they came from. Returns the connection here that sent them, if any."""
-        known = self._pending.pop(body, None)
-        if known is None:
-            return None
-        self._discount(known.connection)
-        return known.connection if known.connection in self._links else None
-
-    def overdue(self, before_ms: int, now_ms: int) -> list[bytes]:
-        """What was passed on at `before_ms` or earlier, in the order it came. It counts as passed on again, now."""
-        bodies = []
-        for body, known in self._pending.items():
-            if known.passed_on_ms <= before_ms:
-                known.passed_on_ms = now_ms
-                bodies.append(body)
-        return bodies
+        connection = self._pending.pop(body, None)
+        self._discount(connection)
+        return connection if connection in self._links else None
 
     @property
     def pending(self) -> Iterator[bytes]:

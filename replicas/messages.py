@@ -14,8 +14,14 @@ __all__ = ["Forward", "PeerMessage", "SnapshotPart", "SnapshotRequest", "Vouch",
 
 
 class Forward(NamedTuple):
-    """Follower -> leader: commands of clients that are connected to the follower, in the order they came."""
+    """Follower -> leader: commands of clients that are connected to the follower, in the order they came.
 
+    `number` counts a `stream` from 0, and a leader takes nothing after a gap: a command must not overtake one that its
+    session gave before it (a call its attachment, a later call on a lane the undo of the one before).
+    """
+
+    stream: int
+    number: int
     bodies: tuple[bytes, ...]
 
 

@@ -19,7 +19,7 @@ from dthreading.wire.limits import NAME_BYTES_MAX
 from dthreading.wire.messages import ToClient, ToReplica
 from replicas import commands, queries
 from replicas.formation import Census
-from replicas.forwarding import Forwarding
+from replicas.forwarding import Forwarding, Streams
 from replicas.hosting import PENDING_PER_CONNECTION_MAX, Hosting
 from replicas.leading import Reading, Tenure, Vouching
 from replicas.machine import Effects, Machine
@@ -54,6 +54,7 @@ class Replica:
         self._due_ms = now_ms  # a tick long after it means that the process was paused
         self._hosting = Hosting()
         self._forwarding = Forwarding(self._hosting, now_ms)
+        self._streams = Streams()
         self._output = ReplicaOutput()
         self._cutting = Cutting(machine.applied)
         self._fetching = Fetching()
@@ -103,7 +104,7 @@ class Replica:
         """A message of another replica of the group."""
         match message:
             case Forward(bodies=bodies):
-                if self._leads:
+                if self._leads and self._streams.takes(source, message):
                     self._to_propose.extend(bodies)
                     self._informed.add(source)
             case Vouch(session=session, beat=beat):
@@ -125,7 +126,7 @@ class Replica:
     def peer_linked(self, replica: int) -> None:
         """A new connection to that replica: what was passed on over the old one may be lost."""
         if replica == self.paxos.leader:
-            self._forwarding.everything(self._now_ms)
+            self._forwarding.begin(self._now_ms)
 
     def tick(self, now_ms: int) -> None:
         """Time has passed. A late call means that the process was paused, and is charged to nobody's lease."""
@@ -155,8 +156,7 @@ class Replica:
     def hand_over(self) -> None:
         """Before this process stops: let another lead, and send the clients on."""
         self.paxos.hand_over()
-        for connection in self._hosting.connections:
-            self._output.to_clients.append((connection, wire.MoveOn("this replica is stopping")))
+        self._tell_all(wire.MoveOn("this replica is stopping"))
 
     # --- what goes out --------------------------------------------------------------------------------------------
 
@@ -193,7 +193,7 @@ class Replica:
 
     def _submit(self, body: bytes, connection: int | None) -> None:
         """Into the log with it, by way of whoever leads."""
-        if not self._hosting.add(body, connection, self._now_ms):
+        if not self._hosting.add(body, connection):
             return
         if connection is not None and self._hosting.link(connection).pending > PENDING_PER_CONNECTION_MAX:
             reason = f"more than PENDING_PER_CONNECTION_MAX = {PENDING_PER_CONNECTION_MAX} commands on their way"
@@ -228,7 +228,7 @@ class Replica:
     def _apply(self, entry: Entry) -> None:
         effects = self.machine.apply(entry)
         self._cutting.applied(len(entry.value))
-        connection = self._hosting.applied(entry.value) if entry.kind == EntryKind.COMMAND else None
+        connection = self._forwarding.applied(entry.value, self._now_ms)
         self._spread(effects, connection)
         if self._tenure is not None:
             self._tenure.applied(effects, self._now_ms)
@@ -264,6 +264,9 @@ class Replica:
         connection = self._hosting.connection(session)
         if connection is not None:
             self._output.to_clients.append((connection, message))
+
+    def _tell_all(self, message: ToClient) -> None:
+        self._output.to_clients += [(connection, message) for connection in self._hosting.connections]
 
     def _turn_away(self, connection: int | None, rejection: wire.Rejected) -> None:
         if connection is not None:
@@ -324,10 +327,11 @@ class Replica:
         old_leader, self._reign = self._reign[0], reign
         self._to_propose.clear()
         self._forwarding.clear()
+        self._streams.clear()
         tenure, self._tenure = self._tenure, None
         if tenure is not None:
             for reading in tenure.abandoned():
-                self._hosting.add(reading.body, reading.connection, self._now_ms)
+                self._hosting.add(reading.body, reading.connection)
         leader = self.paxos.leader
         if leader is None:
             self._leaderless_since_ms = self._now_ms
@@ -336,11 +340,9 @@ class Replica:
         if self._leads:
             self._to_propose.extend(self._hosting.pending)
         else:
-            self._forwarding.everything(self._now_ms)
+            self._forwarding.begin(self._now_ms)
         if leader != old_leader:
-            address = self.leader_address
-            for connection in self._hosting.connections:
-                self._output.to_clients.append((connection, wire.Leader(address)))
+            self._tell_all(wire.Leader(self.leader_address))
 
     @property
     def leader_address(self) -> str:
@@ -352,12 +354,11 @@ class Replica:
 
     def _follow(self) -> None:
         if self.paxos.leader is not None and not self._leads:
-            self._forwarding.overdue(self._now_ms)
+            self._forwarding.mend(self._now_ms)
         since = self._leaderless_since_ms
         if since is not None and self._now_ms - since > LEADERLESS_MS:
             self._leaderless_since_ms = self._now_ms
-            for connection in self._hosting.connections:
-                self._output.to_clients.append((connection, wire.MoveOn("this replica hears no leader")))
+            self._tell_all(wire.MoveOn("this replica hears no leader"))
 
     # --- snapshots ------------------------------------------------------------------------------------------------
 

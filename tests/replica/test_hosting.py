@@ -8,8 +8,8 @@ from replicas.hosting import Hosting
 
 def test_what_is_pending_keeps_its_order_and_ends_with_apply() -> None:
     hosting = Hosting()
-    assert hosting.add(b"attach", 1, 0)
-    assert hosting.add(b"call", 1, 0)
+    assert hosting.add(b"attach", 1)
+    assert hosting.add(b"call", 1)
     assert list(hosting.pending) == [b"attach", b"call"]
     assert hosting.applied(b"attach") == 1
     assert hosting.applied(b"attach") is None
@@ -20,15 +20,15 @@ def test_what_is_pending_keeps_its_order_and_ends_with_apply() -> None:
 def test_a_copy_of_what_is_on_its_way_costs_nothing_and_speaks_for_the_newest_connection() -> None:
     """A client that came back sends the same bytes; they are proposed once, and answered where it is now."""
     hosting = Hosting()
-    hosting.add(b"resume", 1, 0)
-    assert not hosting.add(b"resume", 2, 0)
+    hosting.add(b"resume", 1)
+    assert not hosting.add(b"resume", 2)
     assert hosting.link(1).pending == 0
     assert hosting.applied(b"resume") == 2
 
 
 def test_what_a_gone_connection_said_stays_pending() -> None:
     hosting = Hosting()
-    hosting.add(b"call", 1, 0)
+    hosting.add(b"call", 1)
     assert hosting.gone(1) is not None
     assert list(hosting.pending) == [b"call"]
     assert hosting.applied(b"call") is None
@@ -55,13 +55,3 @@ def test_a_session_moves_with_its_client_and_the_old_end_does_not_unbind_it() ->
     assert hosting.connection(7) is None
     assert hosting.link(2).session is None
     assert hosting.sessions == ()
-
-
-def test_only_what_has_waited_long_is_passed_on_again_and_in_order() -> None:
-    hosting = Hosting()
-    hosting.add(b"a", 1, 0)
-    hosting.add(b"b", 1, 500)
-    hosting.add(b"c", 2, 10)
-    assert hosting.overdue(before_ms=100, now_ms=1000) == [b"a", b"c"]
-    assert hosting.overdue(before_ms=999, now_ms=1500) == [b"b"]
-    assert hosting.overdue(before_ms=1000, now_ms=2000) == [b"a", b"c"]

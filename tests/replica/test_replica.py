@@ -61,6 +61,21 @@ def test_a_lost_forward_is_passed_on_again_to_the_same_leader() -> None:
     assert len(group.replies(7)) == 1
 
 
+def test_a_command_never_overtakes_the_one_before_it() -> None:
+    """The Attach is lost on the link and the Call is not: apply would not know the handle. (Seed 150 of the group.)"""
+    group = Group()
+    leader = group.leader()
+    follower = other_than(leader)
+    session = group.open(follower, 7)
+    group.cut |= {(follower, leader)}
+    group.attach(follower, 7, session)
+    group.cut.clear()
+    group.say(follower, 7, wire.Call(session, 0, 1, 1, "acquire", (True, 1), False))
+    assert group.replies(7) == []
+    group.pass_ms(2_500)
+    assert [reply.status for reply in group.replies(7)] == [wire.Status.OK]
+
+
 def test_a_copy_is_answered_from_the_lane_and_happens_once() -> None:
     """Sent to two replicas, across a reconnect: one grant, two answers."""
     group = Group()
@@ -231,7 +246,7 @@ def test_a_deposed_leaders_expiry_is_ignored() -> None:
     group.pass_ms(3_000)
     group.cut.clear()
     successor = group.leader()
-    group.replicas[successor].peer_said(leader, Forward(tuple(proposals)))
+    group.replicas[successor].peer_said(leader, Forward(1, 0, tuple(proposals)))
     group.settle()
     assert session in group.replicas[successor].machine.sessions
 
