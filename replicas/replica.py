@@ -333,10 +333,9 @@ class Replica:
             for reading in tenure.abandoned():
                 self._hosting.add(reading.body, reading.connection)
         leader = self.paxos.leader
+        self._leaderless_since_ms = self._now_ms if leader is None else None
         if leader is None:
-            self._leaderless_since_ms = self._now_ms
             return
-        self._leaderless_since_ms = None
         if self._leads:
             self._to_propose.extend(self._hosting.pending)
         else:
