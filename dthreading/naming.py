@@ -305,7 +305,7 @@ def _complaint(frame: FrameType, kind: str, *, repeated: bool, configured: Calla
     if _mode(configured=configured) == "auto":
         return None
     why = "was evaluated before in this process" if repeated else "makes a new object on each evaluation"
-    example = _example_name(frame)
+    example = _example_name(frame, kind)
     message = (
         f"this {kind}() {why}, so it is private: no other process shares it by name."
         f" To share it, name it, as in {kind}(name={example!r});"
@@ -324,13 +324,13 @@ def _consumed(frame: FrameType) -> bool:
     return not following.startswith(("STORE", "RETURN", "POP_TOP", "YIELD", "LIST_APPEND"))
 
 
-def _example_name(frame: FrameType) -> str:
+def _example_name(frame: FrameType, kind: str) -> str:
     module = module_name(frame.f_globals) or "program"
     store = _store_after(frame.f_code, frame.f_lasti)
     target = store.target if store else _attribute_store_after(frame.f_code, frame.f_lasti)
     # `self.lock = Lock()` in `Worker.__init__` suggests "module.Worker.lock".
     owner = "" if frame.f_code.co_name == "<module>" else frame.f_code.co_qualname.replace(".<locals>", "") + "."
-    return f"{module}.{owner.replace('__init__.', '')}{target or 'lock'}"
+    return f"{module}.{owner.replace('__init__.', '')}{target or kind.lower()}"
 
 
 def _place(frame: FrameType) -> str:
