@@ -14,7 +14,7 @@ import os
 import weakref
 from typing import Final, NamedTuple
 
-__all__ = ["Hold", "Holds", "holds_of"]
+__all__ = ["Hold", "Holds", "forget_all", "holds_of"]
 
 
 class Hold(NamedTuple):
@@ -62,7 +62,7 @@ class Holds:
                 _outliving.add(self)
 
     def forget_all(self) -> None:
-        """A forked child holds nothing."""
+        """Nobody here holds anything."""
         self._by_thread.clear()
         _outliving.discard(self)
 
@@ -84,10 +84,15 @@ def holds_of(namespace: str, name: str, *, outlives_proxies: bool) -> Holds:
         return holds
 
 
-def _forget_in_child() -> None:
-    _knowing._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - made for this
+def forget_all() -> None:
+    """The process holds nothing: it is a forked child, or its group has gone."""
     for holds in list(_known.values()):
         holds.forget_all()
+
+
+def _forget_in_child() -> None:
+    _knowing._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - made for this
+    forget_all()
 
 
 if hasattr(os, "register_at_fork"):

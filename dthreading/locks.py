@@ -75,6 +75,9 @@ class Lock(Ownable):
         except RuntimeError:
             self._proxy_holds.forget(hold)  # another process released it meanwhile
             raise
+        except (KeyboardInterrupt, SystemExit):
+            self._finish_release(runtime.thread_token(), hold)
+            raise
         self._proxy_holds.forget(hold)
 
     def _hold_in(self, answer: Answer) -> Hold:
@@ -127,6 +130,9 @@ class RLock(Ownable):
             depth = self._ask("release", (hold.fence, thread), RELEASE).value
         except LockLost:
             self._rise(thread, hold, hold.depth - 1)
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            self._finish_release(thread, hold)
             raise
         self._rise(thread, hold, depth)
 

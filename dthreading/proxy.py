@@ -9,7 +9,11 @@ import of the module that makes it), and a `Condition` may still give an unnamed
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import time
+import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from dthreading import config, naming, runtime
@@ -54,12 +58,26 @@ class _Leash(int):
 
     def __del__(self) -> None:
         target = _leashed.pop(int(self), None)
-        if target is not None:
+        if target is None:
+            return
+        if target in _sent:
+            _lingering.append((time.monotonic(), target))
+        else:
             runtime.drop(target)
+        while _lingering and _lingering[0][0] + LINGER_S <= time.monotonic():
+            with contextlib.suppress(IndexError):  # somebody else was faster
+                runtime.drop(_lingering.popleft()[1])
 
 
 _leashed: Final[dict[int, Target]] = {}
 _leashes: Final = itertools.count()
+
+LINGER_S: Final = 60.0
+"""How long a private object is kept after its last proxy here has gone, if that was pickled: the other side may not
+have unpickled it yet. `Process(args=(Lock(),)).start()` keeps nothing of its arguments once the child runs."""
+
+_sent: Final[weakref.WeakSet[Target]] = weakref.WeakSet()
+_lingering: Final[deque[tuple[float, Target]]] = deque()
 
 
 class _Shown:
@@ -152,6 +170,8 @@ class Proxy:
             # A private object exists once somebody has used it. It must before its name travels, since whoever finds
             # it gone may not make it anew; and whether the group is the right one is asked of the group itself.
             self._ask(*self._proxy_probe, READ)
+        if target.lifetime == Lifetime.PRIVATE:
+            _sent.add(target)
         settings = config.bind()
         group = (runtime.client().cluster, settings.servers)
         described = (target.namespace, target.name, target.kind, target.arguments, target.lifetime)
@@ -193,4 +213,6 @@ def _revive(cls: type[Proxy], group: tuple[str, tuple[str, ...]], described: Any
     proxy._proxy_point_to(Target(namespace, name, kind, tuple(arguments), lifetime, create=create))
     proxy._proxy_settled = True
     proxy._proxy_revived(state)
+    if not create:
+        proxy._ask(*proxy._proxy_probe, READ)  # from here on it is kept for us, whoever else lets it go
     return proxy

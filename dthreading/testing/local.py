@@ -20,7 +20,7 @@ from collections import deque
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from dthreading import config, runtime
+from dthreading import config, holds, runtime
 from dthreading.errors import GroupUnreachable, LockLost, OutcomeUnknown, from_wire
 from dthreading.session import Answer, Manner, OnLost, Target
 from dthreading.wire import messages as wire
@@ -292,8 +292,7 @@ class LocalClient:
 def group() -> Iterator[LocalGroup]:
     """A local group that this process's primitives use while the context lasts."""
     process: Any = SimpleNamespace(clients=runtime._clients, key=runtime._CLIENT)  # noqa: SLF001
-    if process.clients.get(process.key) is not None:
-        raise RuntimeError("this process has a client of another group already")
+    former = process.clients.get(process.key)
     local = LocalGroup()
     process.clients[process.key] = local.own
     try:
@@ -301,5 +300,9 @@ def group() -> Iterator[LocalGroup]:
         gc.collect()  # finalizers that use what lives here must do so while it does
     finally:
         process.clients.pop(process.key, None)
-        config.unbind()
+        holds.forget_all()
+        if former is None:
+            config.unbind()
+        else:
+            process.clients[process.key] = former
         local.stop()

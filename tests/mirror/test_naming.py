@@ -22,7 +22,9 @@ class Thing:
     configured = False
 
     def __init__(self, *, name=None):
-        self.name, self.lifetime, self.complaint = naming.name_for(self, "Thing", name, configured=lambda: self.configured)
+        self.name, self.lifetime, self.complaint = naming.name_for(
+            self, "Thing", name, configured=lambda: self.configured
+        )
 
 
 class Derived(Thing):
