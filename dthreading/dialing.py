@@ -157,8 +157,8 @@ class Dialer:
     def close(self, *, forked: bool = False) -> None:
         """Closes every descriptor. `forked`: they are the parent's as well, who goes on with them."""
         for link in (self.link, self._dialing, *(link for _, link in self._graves)):
-            if link is not None:
-                link.close(forked=forked)
+            if link is not None and (forked or not link.close()):
+                link.close(at_once=True)
         self.link = self._dialing = None
 
     def _look_after(self, link: Link, session: ClientSession | None, now: float) -> None:
@@ -240,5 +240,5 @@ class Dialer:
     def _bury(self, now: float) -> None:
         for _ in range(len(self._graves)):
             until, link = self._graves.popleft()
-            if not link.close(forked=now >= until):
+            if not link.close(at_once=now >= until):
                 self._graves.append((until, link))

@@ -203,13 +203,16 @@ class Link:
             return self.name
         return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else self.name
 
-    def close(self, *, forked: bool = False) -> bool:
+    def close(self, *, at_once: bool = False) -> bool:
         """Lets go of the socket. False: a thread is in the middle of a write; shut down for now, call again later.
 
         A descriptor must not be closed under a writer: its number could be another file's by the time of the write.
-        In a forked child nothing is shut down, since the connection is the parent's.
+
+        Args:
+            at_once: close it all the same, and shut nothing down: in a forked child the connection is the parent's.
+
         """
-        if forked:
+        if at_once:
             self.socket.close()
             return True
         if self.broken is None:

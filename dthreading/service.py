@@ -88,28 +88,20 @@ class Service:
         """Locks of threads that wait for any session at all."""
         self._ended = _thread.allocate_lock()
         self._ended.acquire()
-        self._unstarted = [self.thread] if threaded else []
+        self._started = False
         self._claim = [None]
+        """Whoever takes it serves."""
 
     # --- any thread ---
 
     def start(self) -> None:
-        """Starts the thread unless it runs already."""
-        try:
-            thread = self._unstarted.pop()
-        except IndexError:
-            return
-        try:
-            if self._wake_read < 0:
-                reading, self._wake_write = os.pipe()
-                os.set_blocking(reading, False)
-                os.set_blocking(self._wake_write, False)
-                self._wake_read = reading
+        """Starts the thread unless it runs already. Interrupted, or by two callers at once, it may start two: the first
+        to come serves, and the other ends.
+        """
+        if not self._started and self.threaded:
+            thread = self.thread = self._new_thread()
             thread.start()
-        except BaseException:
-            # Ctrl-C: nobody knows whether it runs. Another one may be started, and the first to come serves.
-            self._unstarted.append(self._new_thread())
-            raise
+            self._started = True
 
     def _new_thread(self) -> threading.Thread:
         return threading.Thread(target=self._run, name="dthreading-client", daemon=True)
@@ -158,6 +150,10 @@ class Service:
         except IndexError:
             return
         self.thread = threading.current_thread()
+        reading, self._wake_write = os.pipe()
+        os.set_blocking(reading, False)
+        os.set_blocking(self._wake_write, False)
+        self._wake_read = reading
         try:
             while not self.stopped:
                 self._turn_safely()
@@ -331,18 +327,22 @@ class Service:
         if self.closing:
             return
         self.closing = True
-        if self._unstarted:
-            return
-        self._ask(self._close, None)
         if not self.threaded:
+            self._ask(self._close, None)
             self.turn(0.0)
             self.close_descriptors()
-        elif self._ended.acquire(True, STOP_S):
-            self.close_descriptors()
+        elif self._claim:
+            # Nobody serves; nor will anybody, once it is taken.
+            with contextlib.suppress(IndexError):
+                self._claim.pop()
+        else:
+            self._ask(self._close, None)
+            if self._ended.acquire(True, STOP_S):
+                self.close_descriptors()
 
     def say_goodbye(self, most_s: float) -> None:
         """Declares that the end of the connection is the end of the session; waits for the words to leave."""
-        if self._unstarted or self.closing or not self._is_up():
+        if self.closing or not self._is_up():
             return
         said = _thread.allocate_lock()
         said.acquire()
