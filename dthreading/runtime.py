@@ -36,7 +36,12 @@ def client() -> Client:
             return present
         _clients.pop(_CLIENT, None)
     made = _clients.setdefault(_CLIENT, Client(config.bind()))
-    _hook_multiprocessing()
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        _hook_multiprocessing(made)
+        # A child that gets a proxy as an argument has a client before multiprocessing forgets all finalizers, which it
+        # takes for its parent's, and then runs these.
+        util.register_after_fork(made, _hook_multiprocessing)
     return made
 
 
@@ -85,11 +90,9 @@ def _at_exit() -> None:
         present.say_goodbye()
 
 
-def _hook_multiprocessing() -> None:
+def _hook_multiprocessing(_: Client) -> None:
     """Children that `multiprocessing` has forked end without `atexit`, but run these."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.Finalize(None, _at_exit, exitpriority=-100)
+    sys.modules["multiprocessing.util"].Finalize(None, _at_exit, exitpriority=-100)
 
 
 def _after_fork_in_child() -> None:
