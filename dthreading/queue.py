@@ -224,7 +224,7 @@ class Queue(Proxy, Generic[T]):
     # --- the end
 
     def shutdown(self, immediate: bool = False) -> None:
-        """No more puts, from any process, and gets only until it is empty; with `immediate` what is in it is dropped."""
+        """No more puts, from any process, and gets until it is empty; `immediate` also drops what is in it."""
         self._ask("shutdown", (bool(immediate),), CHANGE)
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from dthreading import runtime
 from dthreading.proxy import Proxy, timeout_in_seconds
-from dthreading.session.calls import GET, GET_NOWAIT, READ
+from dthreading.session.calls import GET, GET_NOWAIT, PUT_SIMPLE, READ
 from dthreading.wire.values import decode_item, encode_item
 
 if TYPE_CHECKING:
