@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from dthreading.dialing import STUCK_S
-from dthreading.errors import DThreadingError, GroupUnreachable, LockLost, OutcomeUnknown, from_wire
+from dthreading.errors import DThreadingError, GroupUnreachable, LockLost, ObjectGone, OutcomeUnknown, from_wire
 from dthreading.service import Service
 from dthreading.session import Answer, Manner, OnLost, PendingCall, State, Target
 from dthreading.wire.messages import Status
@@ -262,6 +262,8 @@ class Client:
             failure = from_wire(*call.value)
             if call.session is not None and call.lane is not None:
                 call.session.finish(call)
+            if type(failure) is ObjectGone and call.target.name not in str(failure):
+                return ObjectGone(f"{call.target}: {failure}")  # a deleted object has no name any more, but ours has
             return failure
         return None
 
