@@ -9,7 +9,7 @@ OTHERS := 3.11 3.12 3.13
 # Processes that run tests side by side.
 JOBS   := 2
 
-.PHONY: demo test check format lint types unit sim compat compat-running compat-others package clean help
+.PHONY: demo test check format lint types unit sim compat compat-running compat-others bench package clean help
 
 help:
 	@echo "make demo     index the standard library's words: plainly, on three replicas under fire, and with nothing configured"
@@ -17,6 +17,7 @@ help:
 	@echo "make check    the quick part: format, lint, types, the shape of the code"
 	@echo "make sim      the simulator alone, e.g. make sim SEEDS=2000"
 	@echo "make compat   CPython's own suites for threading and queue, on each interpreter found"
+	@echo "make bench    the measurable promises, measured; make bench BENCH=--quick for less than a minute of it"
 	@echo "make clean    remove everything that was built or installed here"
 
 # pip reads pyproject.toml, so its date decides whether the environment is up to date.
@@ -73,6 +74,9 @@ compat-others: $(READY)
 	[ -x .venv-$*/bin/python ] || $(FOUND) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable . pytest pytest-timeout
 	@touch $@
+
+bench: $(READY)
+	$(PYTHON) -m benchmarks $(BENCH)
 
 clean:
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
