@@ -7,8 +7,8 @@ import random
 from typing import Any, NamedTuple
 
 from replicas.paxos.core import Paxos
+from replicas.paxos.messages import Accept, Prepare, Promise
 from replicas.paxos.messages import Accepted as AcceptedMessage
-from replicas.paxos.messages import Promise
 from replicas.paxos.types import NO_BALLOT, Configuration, Entry, Output, Timing
 from tests.sim.checker import Agreement
 from tests.sim.records import RecordDisk, Snapshot
@@ -58,7 +58,9 @@ class ConsensusProgram:
         self._keep = keep
         self._timing = timing
         self._proposed: set[bytes] = set()
-        self._said = NO_BALLOT  # the highest ballot that a promise or acknowledgement of ours has left with
+        self._said = NO_BALLOT  # the highest ballot that a message of ours has left with
+        self._claimed = 0  # the highest slot that was said to be on this disk
+        self._lost = False  # the disk was in doubt once, so it may hold less
         self._to_send: list[tuple[int, Any]] = []
 
     # --- the host's side
@@ -66,6 +68,8 @@ class ConsensusProgram:
     def boot(self, now_ms: int) -> Paxos:
         durable = self.disk.recover()
         assert durable.promised >= self._said, "a promise that others have seen was forgotten"
+        last = durable.entries[-1].slot if durable.entries else durable.snapshot_slot
+        assert last >= self._claimed or self._lost, "an acknowledged entry was forgotten"
         self.applied = durable.snapshot_slot
         self._proposed = set()
         self._to_send = []
@@ -87,6 +91,7 @@ class ConsensusProgram:
 
     def crash(self) -> None:
         self.disk.crash(self.doubt_next)
+        self._lost |= self.doubt_next
         self.doubt_next = False
         self.core = None
 
@@ -123,8 +128,10 @@ class ConsensusProgram:
 
     def sent(self, message: Any) -> None:
         """A message left this machine: what it says must never be taken back."""
-        if isinstance(message, Promise | AcceptedMessage):
+        if isinstance(message, Promise | AcceptedMessage | Prepare | Accept):
             self._said = max(self._said, message.ballot)
+        if isinstance(message, AcceptedMessage):
+            self._claimed = max(self._claimed, message.upto)
 
     def _apply(self, entry: Entry) -> None:
         assert entry.slot == self.applied + 1, "handed out of order, or twice"

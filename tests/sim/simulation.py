@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One simulated world from its seed: replicas, clients, mishaps; then everything is mended, and all must agree and go on."""
+"""One simulated world from its seed: replicas, clients, mishaps; then everything is mended, and all must agree and go
+on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from unittest import mock
 
+from replicas.paxos import leader, log
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Configuration, Member, Timing
 from tests.sim.checker import Agreement
@@ -62,6 +67,26 @@ class ConsensusSimulation:
 
     def run(self) -> None:
         """Trouble, then peace; raises as soon as something does not hold."""
+        with self._limits():
+            self._run()
+
+    @contextlib.contextmanager
+    def _limits(self) -> Iterator[None]:
+        """Half of the worlds have pages and windows so small that their edges are met all the time."""
+        if self.kernel.chance(0.5):
+            yield
+            return
+        luck = self.kernel.random
+        page, pages, window = luck.choice((1, 3, 20)), luck.choice((1, 4)), luck.choice((3, 50))
+        with (
+            mock.patch.object(log, "PAGE_ENTRIES", page),
+            mock.patch.object(leader, "PAGE_ENTRIES", page),
+            mock.patch.object(leader, "PAGES_IN_FLIGHT", pages),
+            mock.patch.object(leader, "WINDOW_ENTRIES", window),
+        ):
+            yield
+
+    def _run(self) -> None:
         for host in self.hosts.values():
             host.start()
         self._work()
@@ -78,13 +103,11 @@ class ConsensusSimulation:
             return
         for _ in range(luck.randint(1, self._work_burst)):
             number = luck.choice(list(self.hosts))
-            if luck.random() < 0.8:
-                number = self._leader() or number
-            program = self.programs[number]
-            if luck.random() < 0.2:
-                self.hosts[number].do(program.read)
+            if luck.random() < 0.3:
+                # Asked of anybody: a deposed leader that does not know it yet must not answer.
+                self.hosts[number].do(self.programs[number].read)
             else:
-                self.propose(number)
+                self.propose((luck.random() < 0.8 and self._leader()) or number)
         self.kernel.at(self.kernel.between(0, 2 * self._work_every_us), self._work)
 
     def propose(self, number: int) -> bytes:
@@ -145,7 +168,9 @@ class ConsensusSimulation:
         self.kernel.at(int(luck.expovariate(1 / 800_000)), self._restart, host)
 
     def _anybody_doubts(self) -> bool:
-        """Too many replicas with lost slots leave no quorum that knows: then waiting for ever is right, not to be tested."""
+        """Too many replicas with lost slots leave no quorum that knows: then waiting for ever is right, not to be
+        tested.
+        """
         if self._fewest_members < 3:
             return True
         return any(program.disk.recover().doubtful for program in self.programs.values())
