@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must hold of all replicas together: one value a slot, never another; nothing acknowledged is lost; no stale leader."""
+"""What must hold of all replicas together: one value a slot, never another; nothing acknowledged is lost; no stale
+leader.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Agreement:
     def confirm(self, replica: int, floor: int, answered_before: int) -> None:
         """A read may be answered from a state of `floor`; others had seen `answered_before` when it was asked."""
         self.confirmed += 1
-        assert floor >= answered_before, f"replica {replica} reads at {floor} what others have seen at {answered_before}"
+        assert floor >= answered_before, (
+            f"replica {replica} reads at {floor} what others have seen at {answered_before}"
+        )
 
     def kept(self) -> None:
         """Everything acknowledged is in the log, where it was."""

@@ -10,7 +10,17 @@ from __future__ import annotations
 import random
 from typing import Any, NamedTuple
 
-from replicas.paxos.types import NO_BALLOT, Accepted, Ballot, ChosenTo, Configuration, Durable, Entry, EntryKind, Promised
+from replicas.paxos.types import (
+    NO_BALLOT,
+    Accepted,
+    Ballot,
+    ChosenTo,
+    Configuration,
+    Durable,
+    Entry,
+    EntryKind,
+    Promised,
+)
 
 
 class Snapshot(NamedTuple):
