@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.harness import Options, Section
 
-NAMES = ("scale", "footprint", "bounded", "idle", "failover", "calls")
+NAMES = ("scale", "footprint", "bounded", "idle", "failover", "calls", "parts")
 
 
 def main() -> int:

@@ -47,7 +47,15 @@ def run(options: Options) -> Section:
             times.append([mode, p50_us, p99_us, *_throughput(cluster, options)])
     heads = ["", "pair p50, us", "p99, us", *(f"pairs/s, {n} clients" for n in CLIENTS)]
     section.tables.append(Table([*heads, f"hand-offs/s, {HAND_OFF_CLIENTS} clients"], times, "Time"))
-    heads = ["", "process", "CPU us a command", "wake-ups a pair", "system calls a pair", "which"]
+    heads = [
+        "",
+        "process",
+        "CPU us a command",
+        "of it in the kernel",
+        "wake-ups a pair",
+        "system calls a pair",
+        "which",
+    ]
     section.tables.append(Table(heads, costs, "Cost, one client"))
     return section
 
@@ -62,17 +70,17 @@ def _costs(mode: str, cluster: Cluster, worker: Worker, pairs: int) -> list[list
     leader = cluster.leader()
     follower = followers(cluster, leader)[0]
     pids = {"client": worker.pid, "leader": pid_of(leader), "follower": pid_of(follower)}
-    before = {name: (procfs.cpu_s(pid), procfs.wake_ups(pid)) for name, pid in pids.items()}
+    before = {name: _spent(pid) for name, pid in pids.items()}
     worker.ask("pairs", pairs)
-    after = {name: (procfs.cpu_s(pid), procfs.wake_ups(pid)) for name, pid in pids.items()}
+    spent = {name: [b - a for a, b in zip(before[name], _spent(pid), strict=True)] for name, pid in pids.items()}
     watched_pairs = pairs // 4
     with procfs.watched(*pids.values()) as calls:
         worker.ask("pairs", watched_pairs)
     rows: list[list[object]] = []
     for name, pid in pids.items():
-        cpu_us = (after[name][0] - before[name][0]) / pairs / COMMANDS_PER_PAIR * 1e6
-        woken = (after[name][1] - before[name][1]) / pairs
-        row: list[object] = [mode, name, cpu_us, woken]
+        cpu_s, stat_s, kernel_s, woken = spent[name]
+        cpu_us = cpu_s / pairs / COMMANDS_PER_PAIR * 1e6
+        row: list[object] = [mode, name, cpu_us, f"{kernel_s / max(stat_s, 0.01):.0%}", woken / pairs]
         if pid in calls:
             counts = {call: count / watched_pairs for call, count in calls[pid].counts.items()}
             often = ", ".join(f"{call} {count:.1f}" for call, count in counts.items() if count >= 0.1)
@@ -81,6 +89,10 @@ def _costs(mode: str, cluster: Cluster, worker: Worker, pairs: int) -> list[list
             row += ["", "no strace"]
         rows.append(row)
     return rows
+
+
+def _spent(pid: int) -> tuple[float, float, float, float]:
+    return procfs.cpu_s(pid), procfs.stat_cpu_s(pid), procfs.kernel_s(pid), procfs.wake_ups(pid)
 
 
 def _throughput(cluster: Cluster, options: Options) -> list[float]:

@@ -20,7 +20,10 @@ from dthreading.wire.messages import Lifetime, Status
 from tests.server.cluster import Cluster
 
 TTL_MS = 3_600_000
-"""The longest lease, so that keepalives of thousands of sessions are no part of what is measured."""
+"""The longest lease, so that keepalives are no part of what is measured unless a shorter one is chosen."""
+
+TICK_S = 0.1
+"""How often to look whose keepalive is due."""
 
 WAVE = 100
 """Connections begun at one time: as many as a listening socket keeps in its queue."""
@@ -72,6 +75,7 @@ class Crowd:
         self.touched: dict[int, Member] = {}
         self._epoll = select.epoll()
         self._by_descriptor: dict[int, Member] = {}
+        self._tick_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +125,14 @@ class Crowd:
             self._turn()
 
     def _turn(self) -> None:
+        now = time.monotonic()
+        if now >= self._tick_at:
+            self._tick_at = now + TICK_S
+            for member in self.members:
+                if now >= member.session.next_at(now):
+                    member.session.tick(now)
+                    self.touched[member.link.fileno()] = member
+            self._flush()
         for descriptor, events in self._epoll.poll(0.05):
             member = self._by_descriptor[descriptor]
             if events & select.EPOLLOUT and member.link.wants_to_write:

@@ -34,6 +34,11 @@ def stat_cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def kernel_s(pid: int) -> float:
+    """The system's part of `stat_cpu_s`."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[12]) / TICKS_PER_S
+
+
 def rss_bytes(pid: int) -> int:
     """Resident memory."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import select
 import subprocess
 import sys
 import time
@@ -51,6 +52,11 @@ class Worker:
         if not line:
             raise RuntimeError(f"a client process ended with code {self.process.wait()}")
         return json.loads(line)
+
+    @property
+    def has_answered(self) -> bool:
+        assert self.process.stdout is not None
+        return bool(select.select([self.process.stdout], [], [], 0)[0])
 
     def ask(self, what: str, *arguments: Any) -> Any:
         self.start(what, *arguments)
