@@ -261,15 +261,17 @@ class ClientSession:
 
     def close(self) -> None:
         """We are done: the group is told, if it can be; what is pending is lost."""
+        self._acknowledge()
         self._say(wire.Close(self.id))
         self._end(State.CLOSED, "this client closed it")
 
     def close_at_end(self) -> None:
         """From here on the end of the connection is the end of the session: the process is exiting."""
+        self._acknowledge()  # or the last item that each thread has taken would go back to its queue
         self._say(wire.CloseAtEnd(self.id))
 
     def step(self, message: wire.Message, now: float) -> None:
-        """A replica's word about this session. Late and repeated ones do nothing."""
+        """A replica's word about this session. Late and repeated ones do nothing, nor do those about other sessions."""
         self.tick(now)
         if self.over:
             return
@@ -289,8 +291,6 @@ class ClientSession:
                 self._take_up(now)
             case wire.Ended(session=session) if session == self.id:
                 self._end(State.LOST, "the group has ended it")
-            case _:
-                pass  # of another session, or a copy
 
     def tick(self, now: float) -> None:
         """Time has passed. Any time; idempotent."""
@@ -306,9 +306,7 @@ class ClientSession:
 
     def next_at(self, now: float) -> float:
         """When `tick` is due."""
-        if self.over or not self.id:
-            return float("inf")
-        return self._lease.next_at(now, sending=self._ready is not None)
+        return float("inf") if self.over or not self.id else self._lease.next_at(now, sending=self._ready is not None)
 
     @property
     def ready(self) -> bool:
@@ -374,10 +372,12 @@ class ClientSession:
             if call.tell:
                 self.news.append(call)
 
-    def _keepalive(self, now: float) -> None:
-        answers = self._unanswered.acknowledgements()
-        if answers:
+    def _acknowledge(self) -> None:
+        if answers := self._unanswered.acknowledgements():
             self._say_unanswered(wire.Acknowledge(self.id, answers))
+
+    def _keepalive(self, now: float) -> None:
+        self._acknowledge()
         self._say(wire.Keepalive(self.id, self._lease.next_beat(now)))
 
     def _end(self, state: State, why: str) -> None:

@@ -206,7 +206,10 @@ def _lookup(home: str, name: str) -> object:
 def _global_named(home: str, name: str) -> object:
     """What a sentinel's pickle calls: the same global, here."""
     module = find_module(home) or import_module(home)
-    return getattr(module, name)
+    found: object = getattr(module, name)
+    if type(found) is not object:
+        raise TypeError(f"the item is the object() that its sender knows as {home}.{name}, which here is {found!r}")
+    return found
 
 
 # --- priorities ----------------------------------------------------------------------------------------------------
