@@ -10,7 +10,7 @@ import of the module that makes it), and a `Condition` may still give an unnamed
 from __future__ import annotations
 
 import contextlib
-import itertools
+import gc
 import time
 import weakref
 from collections import deque
@@ -46,31 +46,53 @@ def timeout_in_seconds(timeout: float | None) -> float | None:
     return None if timeout > FOR_EVER_S else max(0.0, float(timeout))
 
 
-class _Leash(int):
+class _Leash:
     """Its end is the end of its proxy, which has the only reference to it.
 
-    Not the proxy's own `__del__`, nor a weak reference to it: the garbage collector runs both before the finalizers of
-    other objects that go at the same time, and those may use the proxy for the last time. This class is one that the
-    collector does not follow, so its objects end by their reference count alone, after all finalizers.
+    When the garbage collector ends both, it runs their finalizers and those of other objects in no order, and one of
+    those may use the proxy for the last time. So what ends in a collection is let go of when that is over.
     """
 
-    __slots__ = ()
+    __slots__ = ("__weakref__", "target")
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
 
     def __del__(self) -> None:
-        target = _leashed.pop(int(self), None)
-        if target is None:
-            return
-        if target in _sent:
-            _lingering.append((time.monotonic(), target))
+        if _collecting:
+            _ending.append((self.target, weakref.ref(self)))
         else:
-            runtime.drop(target)
-        while _lingering and _lingering[0][0] + LINGER_S <= time.monotonic():
-            with contextlib.suppress(IndexError):  # somebody else was faster
-                runtime.drop(_lingering.popleft()[1])
+            _let_go(self.target)
 
 
-_leashed: Final[dict[int, Target]] = {}
-_leashes: Final = itertools.count()
+_collecting: Final[list[bool]] = []
+"""Not empty while the collector runs, in whatever thread."""
+_ending: Final[deque[tuple[Target, weakref.ref[_Leash]]]] = deque()
+
+
+def _watch_collector(phase: str, _: object) -> None:
+    if phase == "start":
+        _collecting.append(True)
+        return
+    _collecting.clear()
+    while _ending:
+        target, leash = _ending.popleft()
+        if leash() is None:  # else some finalizer has brought the proxy back to life
+            _let_go(target)
+
+
+gc.callbacks.append(_watch_collector)
+
+
+def _let_go(target: Target) -> None:
+    if target in _sent:
+        _lingering.append((time.monotonic(), target))
+    else:
+        runtime.drop(target)
+    while _lingering and _lingering[0][0] + LINGER_S <= time.monotonic():
+        with contextlib.suppress(IndexError):  # somebody else was faster
+            runtime.drop(_lingering.popleft()[1])
+
 
 LINGER_S: Final = 60.0
 """How long a private object is kept after its last proxy here has gone, if that was pickled: the other side may not
@@ -131,10 +153,8 @@ class Proxy:
         self._proxy_settled = True
 
     def _proxy_point_to(self, target: Target) -> None:
-        number = next(_leashes)
-        _leashed[number] = target
         self._proxy_target = target
-        self._proxy_leash = _Leash(number)
+        self._proxy_leash = _Leash(target)
 
     def _ask(
         self,

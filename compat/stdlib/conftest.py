@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,8 +45,24 @@ def _group(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         from dthreading import runtime
 
-        gc.collect()  # test_reentrancy leaves objects behind whose finalizers put into its queue
+        collect_all()
         runtime.client().close()
+
+
+def collect_all() -> None:
+    """Runs all finalizers: test_reentrancy leaves thousands of objects behind that put into its queue when they go.
+
+    """Runs all finalizers: test_reentrancy leaves thousands of objects behind that put into its queue when they end.
+    A cycle that is made only now goes with the collection after that.
+    """
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    gone = weakref.ref(Cycle())
+    while gone() is not None:
+        gc.collect()
 
 
 def _warm_up() -> None:

@@ -455,9 +455,33 @@ def test_a_put_from_a_finalizer_of_the_same_garbage_as_its_queue(group):
             self.q.put("last words")
             seen.append(self.q.get())
 
-    Last(queue.SimpleQueue())
+    q = queue.SimpleQueue()
+    for _ in range(5):
+        Last(q)
+    target = q._proxy_target
+    del q
     gc.collect()
-    assert seen == ["last words"]
+    assert seen == ["last words"] * 5
+    dthreading.Lock(name="x").locked()  # what was let go of is detached by now
+    assert group.machine.find(target.namespace, target.name) is None
+
+
+def test_a_queue_that_a_finalizer_brought_back_to_life(group):
+    """It goes on, as any object does; it must not have been let go of behind its back."""
+    saved = []
+
+    class Saver:
+        def __init__(self, q):
+            self.q, self.me = q, self
+
+        def __del__(self):
+            saved.append(self.q)
+
+    Saver(queue.SimpleQueue())
+    gc.collect()
+    for item in range(3):
+        saved[0].put(item)
+    assert saved[0].qsize() == 3
 
 
 def test_simple_queue_has_no_tasks():
