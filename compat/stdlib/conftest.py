@@ -52,7 +52,7 @@ def _group(request: pytest.FixtureRequest) -> Iterator[None]:
 def collect_all() -> None:
     """Runs all finalizers: test_reentrancy leaves thousands of objects behind that put into its queue when they go.
 
-    """Runs all finalizers: test_reentrancy leaves thousands of objects behind that put into its queue when they end.
+    `gc.collect()` does nothing while another thread collects, and that may be ours, amid those very objects.
     A cycle that is made only now goes with the collection after that.
     """
 
