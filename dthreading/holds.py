@@ -14,7 +14,7 @@ import os
 import weakref
 from typing import Final, NamedTuple
 
-__all__ = ["Hold", "Holds", "forget_all", "holds_of"]
+__all__ = ["Hold", "Holds", "forget_all", "generation", "holds_of"]
 
 
 class Hold(NamedTuple):
@@ -90,7 +90,16 @@ def forget_all() -> None:
         holds.forget_all()
 
 
+_forks: Final[list[int]] = []
+
+
+def generation() -> int:
+    """How many forks lie between this process and the one that imported this module."""
+    return len(_forks)
+
+
 def _forget_in_child() -> None:
+    _forks.append(os.getpid())
     _knowing._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - made for this
     forget_all()
 

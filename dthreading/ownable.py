@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dthreading import runtime
+from dthreading import holds, naming, runtime
 from dthreading.errors import LockLost
 from dthreading.holds import Hold, Holds, holds_of
 from dthreading.proxy import FOR_EVER_S, Proxy
@@ -30,13 +30,19 @@ logger = logging.getLogger("dthreading")
 class Ownable(Proxy):
     """What Lock and RLock share, and what a Condition needs of either."""
 
-    __slots__ = ("_proxy_holds",)
+    __slots__ = ("_proxy_born", "_proxy_holds")
 
     _proxy_probe: ClassVar[tuple[str, tuple[Any, ...]]] = ("locked", ())
     _proxy_holds: Holds
+    _proxy_born: int
+    """In which generation of forked processes it was made."""
 
     def __init__(self, *, name: str | None = None) -> None:
         self._proxy_init(name)
+
+    def _proxy_be(self, named: naming.Name, arguments: tuple[Any, ...]) -> None:
+        super()._proxy_be(named, arguments)
+        self._proxy_born = holds.generation()
 
     def _proxy_settle(self) -> None:
         super()._proxy_settle()
@@ -49,6 +55,7 @@ class Ownable(Proxy):
 
     def _proxy_revived(self, state: dict[str, Any]) -> None:
         super()._proxy_revived(state)
+        self._proxy_born = holds.generation()
         if self._proxy_settled:
             self._proxy_hold_on_record()
 
@@ -163,11 +170,15 @@ class Ownable(Proxy):
             logger.warning("%r may still be held after an interrupted release", self._proxy_target, exc_info=True)
 
     def _at_fork_reinit(self) -> None:
-        """For the standard library, which calls it in a forked child: the child holds nothing, and the parent's hold is
-        the parent's. Anywhere else it gives back what this thread holds.
+        """The lock shall be free, and this process's own: what the standard library's forked children ask for.
+
+        A private lock becomes another one in the child, which the parent does not know. One with a name means the same
+        everywhere, so it stays what it is: the child holds nothing of it, and the parent's hold is the parent's.
+        Anywhere else, what this process holds is given back.
         """
-        if not self._proxy_settled:
-            return
-        if self._proxy_holds.of_anybody(runtime.thread_token()) is not None:
+        if self._proxy_born != holds.generation():
+            if self._proxy_target.lifetime == Lifetime.PRIVATE:
+                self._proxy_be(naming.Name(naming.mint("forked"), Lifetime.PRIVATE), ())
+        elif self._proxy_settled and self._proxy_holds.of_anybody(runtime.thread_token()) is not None:
             self._give_back()
             self._proxy_holds.forget_all()

@@ -448,3 +448,18 @@ def _target(lock):
     if not lock._proxy_settled:
         lock.locked()
     return Target(target.namespace, target.name, target.kind, target.arguments, target.lifetime)
+
+
+def test_at_fork_reinit_in_a_child_makes_a_private_lock_its_own(lock, monkeypatch):
+    """What the standard library's forked children ask for: a lock that no thread of the parent holds. One with a name
+    means the same everywhere, in the child too.
+    """
+    private = dthreading.RLock()
+    names = private.name, lock.name
+    private.acquire()
+    monkeypatch.setattr(holds, "_forks", [1])
+    for one in (private, lock):
+        one._at_fork_reinit()
+    assert private.name != names[0]
+    assert lock.name == names[1]
+    assert private.acquire(False)
