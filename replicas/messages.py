@@ -8,7 +8,6 @@ from typing import Final, NamedTuple, TypeAlias
 from dthreading.wire.codec import Codec
 from replicas import formation
 from replicas.paxos import messages as paxos
-from replicas.paxos.values import Ballot
 
 __all__ = ["Forward", "PeerMessage", "SnapshotPart", "SnapshotRequest", "Vouch", "Vouched", "codec"]
 
@@ -56,8 +55,6 @@ class SnapshotPart(NamedTuple):
     offset: int
     data: bytes
     last: bool
-    promised: Ballot
-    """At or above every ballot under which the snapshot's slots were chosen: the receiver promises it."""
 
 
 PeerMessage: TypeAlias = (

@@ -81,8 +81,10 @@ class Options:
 
 def default_data_dir(environment: Mapping[str, str]) -> Path:
     """Where a replica keeps its log when nobody said: the user's state directory, as the XDG rules have it."""
-    base = environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "dthreading" / "server"
+    base = Path(environment.get("XDG_STATE_HOME", ""))
+    if not base.is_absolute():  # counts as not set, by the specification of that variable
+        base = Path.home() / ".local" / "state"
+    return base / "dthreading" / "server"
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Options:

@@ -27,6 +27,7 @@ class BeginSnapshot(NamedTuple):
     slot: int
     configuration: Configuration
     chain: int
+    promised: Ballot
 
 
 class SnapshotChunk(NamedTuple):
@@ -42,11 +43,10 @@ class FinishSnapshot(NamedTuple):
 
 
 class ServeSnapshot(NamedTuple):
-    """Read a part of the newest durable snapshot and send it to `replica` as a `SnapshotPart` with this promise."""
+    """Read a part of the newest durable snapshot and send it to `replica` as a `SnapshotPart`."""
 
     replica: int
     request: SnapshotRequest
-    promised: Ballot
 
 
 class KeepSnapshotPart(NamedTuple):

@@ -112,7 +112,7 @@ class Replica:
             case Vouched(session=session, beat=beat):
                 self._tell(session, wire.Alive(session, beat))
             case SnapshotRequest():
-                self._output.snapshot.append(ServeSnapshot(source, message, self.paxos.promised))
+                self._output.snapshot.append(ServeSnapshot(source, message))
             case SnapshotPart():
                 work, requests = self._fetching.came(source, message, self.machine.applied, self._now_ms)
                 self._output.snapshot += work
@@ -180,7 +180,7 @@ class Replica:
         self._answer_reads()
         if paxos.fetch_snapshot_from is not None:
             output.send_now += self._fetching.want(paxos.fetch_snapshot_from, self._now_ms)
-        output.snapshot += self._cutting.work(self.machine, self.paxos.configuration, self.paxos.chain)
+        output.snapshot += self._cutting.work(self.machine, self.paxos)
         self._output = ReplicaOutput()
         return output
 
@@ -214,10 +214,7 @@ class Replica:
 
     def _propose_pending(self) -> None:
         queue = self._to_propose
-        while queue:
-            slot = self.paxos.propose(queue[0])
-            if slot is None:
-                break
+        while queue and (slot := self.paxos.propose(queue[0])) is not None:
             self._proposed = slot
             queue.popleft()
         for source in self._informed:
@@ -367,7 +364,9 @@ class Replica:
             self._cutting.slot = slot
             self.paxos.compact(slot, chain)
 
-    def snapshot_installed(self, slot: int, configuration: Configuration, chain: int, machine: Machine) -> None:
+    def snapshot_installed(
+        self, slot: int, configuration: Configuration, chain: int, promised: Ballot, machine: Machine
+    ) -> None:
         """The shell has stored a peer's snapshot durably and restored the machine from it."""
         self._fetching.done()
         if slot <= self.machine.applied:
@@ -375,7 +374,7 @@ class Replica:
         assert machine.applied == slot
         self.machine = machine
         self._cutting.restart(slot)
-        self.paxos.installed(slot, configuration, chain, self._fetching.promised)
+        self.paxos.installed(slot, configuration, chain, promised)
         # Answers that fell into the gap were never sent from here: each is sent (again); clients ignore what they know.
         for session in self._hosting.sessions:
             if session not in machine.sessions:
@@ -394,7 +393,6 @@ class Replica:
     def _answer(self, connection: int, query: wire.Query) -> None:
         if query.question == "delete":
             self._submit(self._deletions.ask(connection, query), connection)
-        elif query.question == "status":
-            self._output.to_clients.append((connection, wire.Answer(query.number, self.status())))
-        else:
-            self._output.to_clients.append((connection, queries.answer(self.machine, query)))
+            return
+        about = wire.Answer(query.number, self.status()) if query.question == "status" else None
+        self._output.to_clients.append((connection, about or queries.answer(self.machine, query)))

@@ -285,7 +285,7 @@ class Daemon:
     def snapshot_installed(self, header: SnapshotHeader, machine: Machine) -> None:
         if self.core is not None and not self._failed:
             self._wake()
-            self.core.snapshot_installed(header.slot, header.configuration, header.chain, machine)
+            self.core.snapshot_installed(header.slot, header.configuration, header.chain, header.promised, machine)
 
     def snapshot_part(self, replica: int, part: SnapshotPart) -> None:
         if not self._failed:

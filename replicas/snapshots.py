@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from replicas.machine import Machine
 from replicas.messages import PeerMessage, SnapshotPart, SnapshotRequest
 from replicas.output import BeginSnapshot, FinishSnapshot, KeepSnapshotPart, SnapshotChunk, SnapshotWork
-from replicas.paxos.types import NO_BALLOT, Ballot, Configuration
+from replicas.paxos.core import Paxos
 from replicas.snapshot import SnapshotWriter
 
 __all__ = ["Cutting", "Fetching"]
@@ -64,15 +64,16 @@ class Cutting:
         self._writing = None
         self._entries = self._bytes = 0
 
-    def work(self, machine: Machine, configuration: Configuration, chain: int) -> list[SnapshotWork]:
-        """The slice of this turn, if one is due. `configuration` and `chain` are those at the slot just applied."""
+    def work(self, machine: Machine, paxos: Paxos) -> list[SnapshotWork]:
+        """The slice of this turn, if one is due. `machine` has applied all that `paxos` has handed out."""
         if self._writing is not None:
             return self._slice(self._writing)
         if self._entries < ENTRIES and self._bytes < LOG_BYTES:
             return []
         self._entries = self._bytes = 0
         self._writing = _Writing(machine.applied, machine.snapshot())
-        return [BeginSnapshot(machine.applied, configuration, chain)]
+        assert machine.applied == paxos.chosen
+        return [BeginSnapshot(machine.applied, paxos.configuration, paxos.chain, paxos.promised)]
 
     def _slice(self, writing: _Writing) -> list[SnapshotWork]:
         data = writing.writer.step(SLICE_BYTES)
@@ -86,8 +87,6 @@ class Fetching:
     """A peer's snapshot on its way here, if one is wanted."""
 
     def __init__(self) -> None:
-        self.promised: Ballot = NO_BALLOT
-        """At or above what the senders had promised: to be promised with the installation."""
         self._source: int | None = None
         self._slot = 0
         self._offset = 0
@@ -111,7 +110,6 @@ class Fetching:
         if part.slot <= applied or part.slot != self._slot or part.offset != self._offset:
             self._source = None
             return [], []
-        self.promised = max(self.promised, part.promised)
         self._offset += len(part.data)
         work: list[SnapshotWork] = [KeepSnapshotPart(source, part)]
         if part.last:

@@ -64,8 +64,8 @@ class SnapshotKeeper:
     def do(self, work: SnapshotWork, digest: bytes) -> None:
         """One wish of the replica. `digest` is that of its machine at this moment."""
         match work:
-            case BeginSnapshot(slot=slot, configuration=configuration, chain=chain):
-                self._post(lambda: self._begin(SnapshotHeader(slot, configuration, chain, digest)))
+            case BeginSnapshot(slot=slot, configuration=configuration, chain=chain, promised=promised):
+                self._post(lambda: self._begin(SnapshotHeader(slot, configuration, chain, digest, promised)))
             case SnapshotChunk(data=data):
                 self._post(lambda: self._write(data))
             case FinishSnapshot():
@@ -150,7 +150,7 @@ class SnapshotKeeper:
             return
         data = self._storage.read_snapshot(offset, PART_BYTES)
         last = offset + len(data) >= header.size
-        part = SnapshotPart(header.slot, header.encode(), offset, data, last, work.promised)
+        part = SnapshotPart(header.slot, header.encode(), offset, data, last)
         self._tell(self._host.snapshot_part, work.replica, part)
 
     def _keep(self, part: SnapshotPart) -> None:

@@ -19,7 +19,7 @@ from zlib import crc32
 
 import msgpack
 
-from replicas.paxos.types import Configuration
+from replicas.paxos.types import NO_BALLOT, Ballot, Configuration
 from replicas.paxos.values import decode_configuration, encode_configuration
 from replicas.storage.files import Disk, File, Fuse, SnapshotDamaged, StorageFailed
 
@@ -50,13 +50,18 @@ class SnapshotHeader(NamedTuple):
     """Consensus' hash chain up to and including `slot`."""
     digest: bytes
     """The machine's own digest of its state."""
+    promised: Ballot = NO_BALLOT
+    """At or above every ballot under which slots up to `slot` were chosen. Whoever starts from this snapshot promises
+    it: those slots count as accepted, which no leader with a lower ballot may hear.
+    """
     size: int = 0
     checksum: bytes = b""
 
     def encode(self) -> bytes:
         """For a peer, and for the disk."""
         chain = self.chain.to_bytes((self.chain.bit_length() + 7) // 8, "big")
-        fields = (self.slot, encode_configuration(self.configuration), chain, self.digest, self.size, self.checksum)
+        configuration = encode_configuration(self.configuration)
+        fields = (self.slot, configuration, chain, self.digest, tuple(self.promised), self.size, self.checksum)
         encoded: bytes = msgpack.packb(fields)
         return encoded
 
@@ -64,13 +69,14 @@ class SnapshotHeader(NamedTuple):
     def decode(cls, data: bytes) -> SnapshotHeader:
         """What `encode` made, checked: it may come from a peer. Raises `SnapshotDamaged`."""
         try:
-            slot, configuration, chain, digest, size, checksum = msgpack.unpackb(data)
-            header = cls(
-                slot, decode_configuration(configuration), int.from_bytes(chain, "big"), digest, size, checksum
-            )
+            slot, configuration, chain, digest, (round_, replica), size, checksum = msgpack.unpackb(data)
+            promised = Ballot(round_, replica)
+            number = int.from_bytes(chain, "big")
+            header = cls(slot, decode_configuration(configuration), number, digest, promised, size, checksum)
         except (ValueError, TypeError, AssertionError, msgpack.UnpackException) as error:
             raise SnapshotDamaged("A snapshot's header cannot be read.") from error
         numbers = type(slot) is int and type(size) is int and slot > 0 and size >= 0
+        numbers = numbers and type(round_) is int and type(replica) is int
         if not numbers or type(digest) is not bytes or type(checksum) is not bytes or len(checksum) != CHECKSUM_BYTES:
             raise SnapshotDamaged("A snapshot's header holds something else than it should.")
         return header

@@ -135,6 +135,10 @@ class Storage:
         When it is finished, the promise and every accepted entry above its slot are still there.
         """
         self._open()
+        former = self._snapshots.header
+        if former is not None:
+            # What the former one made us promise may stand nowhere else yet.
+            header = header._replace(promised=max(header.promised, former.promised))
         return SnapshotWriter(self._snapshots, header, received=True)
 
     def read_snapshot(self, offset: int, length: int) -> bytes:
@@ -255,7 +259,7 @@ def _durable(state: LogState, header: SnapshotHeader | None) -> tuple[Durable, s
         state.chosen, min(state.doubtful, default=state.chosen + 1) - 1, entries[-1].slot if entries else floor
     )
     durable = Durable(
-        promised=Ballot(*state.promised),
+        promised=max(Ballot(*state.promised), header.promised if header is not None else NO_BALLOT),
         entries=tuple(entries),
         snapshot_slot=floor,
         chain=header.chain if header is not None else 0,

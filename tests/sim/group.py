@@ -202,8 +202,8 @@ class GroupProgram:
         storage = self._storage
         assert storage is not None
         match work:
-            case BeginSnapshot(slot=slot, configuration=configuration, chain=chain):
-                header = SnapshotHeader(slot, configuration, chain, core.machine.digest)
+            case BeginSnapshot(slot=slot, configuration=configuration, chain=chain, promised=promised):
+                header = SnapshotHeader(slot, configuration, chain, core.machine.digest, promised)
                 self._writing = storage.begin_snapshot(header)
                 self._header = header
             case SnapshotChunk(data=data):
@@ -215,13 +215,13 @@ class GroupProgram:
                 self._writing = None
                 if storage.snapshot is not None and storage.snapshot.slot == slot:
                     core.snapshot_saved(slot, self._header.chain)
-            case ServeSnapshot(replica=replica, request=request, promised=promised):
+            case ServeSnapshot(replica=replica, request=request):
                 snapshot = storage.snapshot
                 if snapshot is not None:
                     offset = request.offset if request.slot == snapshot.slot else 0
                     data = storage.read_snapshot(offset, PART_BYTES)
                     last = offset + len(data) >= snapshot.size
-                    part = SnapshotPart(snapshot.slot, snapshot.encode(), offset, data, last, promised)
+                    part = SnapshotPart(snapshot.slot, snapshot.encode(), offset, data, last)
                     self._to_send.append((replica, part))
             case KeepSnapshotPart(part=part):
                 self._keep(core, storage, part)
@@ -235,4 +235,4 @@ class GroupProgram:
             header = self._receiving.finish()
             self._receiving = None
             machine = Machine.restore(self._contents())
-            core.snapshot_installed(header.slot, header.configuration, header.chain, machine)
+            core.snapshot_installed(header.slot, header.configuration, header.chain, header.promised, machine)

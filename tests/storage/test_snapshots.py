@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from replicas.paxos.types import Ballot, Promised
+from replicas.paxos.types import Ballot, Configuration, Member, Promised
 from replicas.storage import MemoryStorage, SnapshotDamaged, SnapshotHeader, SnapshotWriter, Storage, StorageFailed
 from replicas.storage.memory import MemorySnapshotWriter
 from replicas.storage.snapshots import SYNC_SLICE_BYTES
@@ -222,3 +222,29 @@ def test_recovered_entries_are_let_go_of(disk: SimulatedDisk) -> None:
     assert len(storage.recovered.durable.entries) == 99
     take_snapshot(storage, 99)
     assert storage.recovered.durable.entries == ()
+
+
+def test_a_snapshots_promise_is_recovered_with_it_and_outlives_the_next_one() -> None:
+    """A replica that jumped to a snapshot must not hear a deposed leader about slots that the snapshot holds.
+
+    The promise that came with it may stand nowhere else when the power goes, so it is part of what becomes durable in
+    one piece with the snapshot; and a later snapshot of a peer that has promised less takes nothing back.
+    """
+    disk = SimulatedDisk(random.Random(1))
+    storage = Storage.open(disk, segment_bytes=64 * 1024)
+    storage.format(b"incarnation")
+    configuration = Configuration("cluster", 1, (Member(1, "a", b"i"),), b"")
+    for slot, promised in ((10, Ballot(7, 2)), (20, Ballot(4, 1))):
+        peers = Storage.open(SimulatedDisk(random.Random(2)), segment_bytes=64 * 1024)
+        peers.format(b"another")
+        writer = peers.begin_snapshot(SnapshotHeader(slot, configuration, 5, b"digest", promised))
+        writer.write(b"contents")
+        header = SnapshotHeader.decode(writer.finish().encode())
+        receiver = storage.receive_snapshot(header)
+        receiver.write(b"contents")
+        receiver.finish()
+        storage.close()
+        disk.crash()
+        storage = Storage.open(disk, segment_bytes=64 * 1024)
+        assert storage.recovered.durable.promised == Ballot(7, 2)
+        assert storage.recovered.durable.snapshot_slot == slot
