@@ -49,8 +49,10 @@ LOG_NAME: Final = "log"
 
 def directory() -> Path:
     """Where the group of this user on this machine keeps its data."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "dthreading" / _machine()
+    base = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not base.is_absolute():  # counts as not set, by the specification of that variable
+        base = (Path.home() / ".local" / "state").absolute()
+    return base / "dthreading" / _machine()
 
 
 def server_name() -> str:

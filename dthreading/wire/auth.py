@@ -125,8 +125,10 @@ class Acceptor:
 
 def default_secret_path() -> Path:
     """Where a user's secret is unless DTHREADING_SECRET_FILE or an option says otherwise."""
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "dthreading" / "secret"
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    if not base.is_absolute():  # counts as not set, by the specification of that variable
+        base = Path.home() / ".config"
+    return base / "dthreading" / "secret"
 
 
 def load_secret(path: Path) -> bytes:

@@ -38,8 +38,8 @@ def find_module(name: str) -> ModuleType | None:
 
 
 def _script_stem(path: object) -> str | None:
-    if not isinstance(path, str):
-        return None
+    if not isinstance(path, str) or path.startswith("<"):
+        return None  # "<stdin>": a program that is typed or piped in
     folder, file = os.path.split(path)
     stem = os.path.splitext(file)[0]  # noqa: PTH122 - pathlib costs more to import than all of this module
     if stem == "__main__":
