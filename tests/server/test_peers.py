@@ -209,7 +209,7 @@ def test_a_replica_of_no_group_can_only_say_what_it_is(caplog: pytest.LogCapture
         first.peers.start({2: await second.listen()})
         await first.until(lambda: first.ups == [2])
         first.peers.send(2, CENSUS)
-        first.peers.send(2, Forward((b"x",)))
+        first.peers.send(2, Forward(1, 0, (b"x",)))
         await first.until(lambda: len(first.ups) == 2)
         assert second.heard == [(1, CENSUS)]
         first.close()
@@ -247,7 +247,7 @@ def test_messages_for_one_that_does_not_read_are_dropped(
         first, second = FakeReplica(1), FakeReplica(2)
         first.peers.start({2: await second.listen()})
         await first.until(lambda: first.ups == [2])
-        page = Forward((bytes(1_000_000),))
+        page = Forward(1, 0, (bytes(1_000_000),))
         await second.until(lambda: second.clients._all)
         (accepted,) = second.clients._all
         accepted._transport.pause_reading()
