@@ -81,7 +81,7 @@ class Client:
             withdrawn call with); Answer(False, 0) when there is none and `manner.patience` allows to go without.
 
         """
-        if _get_ident() == self._service.thread.ident:
+        if self._service.is_served_here():
             return self._inside(target, operation, arguments, manner, timeout, others, kept)
         return self._call(target, operation, arguments, manner, timeout, others, kept)
 
@@ -206,7 +206,7 @@ class Client:
             self._service.wake()
             return Answer(None, self.session)
         client = self
-        while client._service.turning:
+        while client._service.turning or client._service.starting:
             if client._inner is None:
                 client._inner = Client(self.settings, threaded=False)
                 client._service.aside = client._inner.look_after
@@ -223,7 +223,7 @@ class Client:
     def _sleep(self, call: PendingCall, most_s: float) -> None:
         """Until there is news of `call`, or for `most_s` seconds (-1: for ever)."""
         service = self._service
-        if service.threaded and service.thread.ident != _get_ident():
+        if service.threaded and service.ident != _get_ident():
             call.wake.acquire(True, most_s)
         else:
             service.turn(most_s if most_s >= 0 else float("inf"))

@@ -38,8 +38,9 @@ ATTEMPT_S_MIN: Final = 0.25
 GRAVE_S: Final = 60.0
 """After this the descriptor of a connection whose writer never came back is closed all the same."""
 
-STUCK_S: Final = 0.1
-"""When a thread has been in the middle of one write for so long, it will not come back: we reconnect."""
+STUCK_S: Final = 1.0
+"""When a thread has been in the middle of one write for so long, it will not come back: we reconnect. (A hundred busy
+threads may keep one from the interpreter for half of that.)"""
 
 
 class Dialer:
@@ -163,7 +164,7 @@ class Dialer:
 
     def _look_after(self, link: Link, session: ClientSession | None, now: float) -> None:
         if session is None or session.over:
-            link.flush()
+            link.flush_last()
             self.drop(session, now, "its session is over", failed=False)
         elif link.broken is not None:
             self.drop(session, now, link.broken)

@@ -32,6 +32,9 @@ __all__ = ["Link"]
 READ_BYTES: Final = 65536
 """What one read takes at most: a larger buffer would be mapped and unmapped on each call."""
 
+LAST_S: Final = 0.5
+"""How long to wait for another thread's write when our last words are to leave: it is all but done."""
+
 WRITE_BYTES: Final = 256 * 1024
 """About how much is joined for one write: enough to fill any socket, little enough to copy."""
 
@@ -125,6 +128,12 @@ class Link:
         self.unsent = data[sent:] if sent < len(data) else b""
 
     # --- the service thread ---
+
+    def flush_last(self) -> None:
+        """Writes what waits before the connection is closed; waits a moment for a thread that has just written."""
+        if not self.flush() and self.broken is None and self._writing.acquire(True, LAST_S):
+            self._writing.release()
+            self.flush()
 
     def fileno(self) -> int:
         """For poll."""

@@ -15,14 +15,14 @@ import contextlib
 import logging
 import os
 import select
-import signal
 import threading
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from dthreading.config import Lost
 from dthreading.dialing import Dialer
-from dthreading.session import ClientSession, PendingCall, State, Target
+from dthreading.reporting import Reporter
+from dthreading.session import ClientSession, PendingCall, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,17 +36,11 @@ logger = logging.getLogger("dthreading")
 FAILURE_PAUSE_S: Final = 0.1
 """After an error of ours in the service thread, which is logged: it must not spin."""
 
-NAMES_MAX: Final = 8
-"""Objects named in a log line; a client may use thousands."""
-
 ASIDE_PER_LEASE: Final = 8
 """How often in a lease to look after another service in this thread: three times for each of its keepalives."""
 
 STOP_S: Final = 2.0
 """How long to wait for the service thread's end. It never blocks, so this is for a machine that is out of breath."""
-
-EXIT_LOST: Final = 70
-"""The process's status with on_lost="exit" (EX_SOFTWARE of sysexits.h)."""
 
 
 class Service:
@@ -68,8 +62,10 @@ class Service:
         """The thread does nothing more."""
         self.threaded = threaded
         """False: whoever makes calls serves them by `turn`."""
-        self.thread = self._new_thread()
-        """The one that serves. Its `ident` is there before a line of ours runs in it."""
+        self.ident = 0
+        """The thread that serves; 0: none yet, or no more. (The system gives numbers of ended threads out again.)"""
+        self.starting: list[threading.Thread] = []
+        """Threads on their way to their first line: the collector may run finalizers there before it."""
         self.turning = False
         """Whether that thread is inside `turn`, so that nothing that runs there now may enter it."""
         self.aside: Callable[[], None] | None = None
@@ -80,7 +76,7 @@ class Service:
         self.dialer = Dialer(settings, self.wake)
         self._requests: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._detached: deque[Target] = deque()
-        self._known_state = State.NEW
+        self._reporter = Reporter(settings)
         self._woken = False
         self._wake_read = self._wake_write = -1
         self._news: list[PendingCall] = []
@@ -98,13 +94,21 @@ class Service:
         """Starts the thread unless it runs already. Interrupted, or by two callers at once, it may start two: the first
         to come serves, and the other ends.
         """
-        if not self._started and self.threaded:
-            thread = self.thread = self._new_thread()
+        if self._started or not self.threaded:
+            return
+        thread = threading.Thread(target=self._run, name="dthreading-client", daemon=True)
+        self.starting.append(thread)
+        try:
             thread.start()
-            self._started = True
+        except RuntimeError:
+            self.starting.remove(thread)
+            raise
+        self._started = True
 
-    def _new_thread(self) -> threading.Thread:
-        return threading.Thread(target=self._run, name="dthreading-client", daemon=True)
+    def is_served_here(self) -> bool:
+        """Whether the calling thread is the one that serves, or about to be."""
+        me = _thread.get_ident()
+        return me == self.ident or (bool(self.starting) and me in [thread.ident for thread in self.starting])
 
     def wake(self) -> None:
         """The thread shall look."""
@@ -125,6 +129,9 @@ class Service:
     def abandon(self, call: PendingCall) -> None:
         """Its caller has gone."""
         call.abandoned = True
+        if call.session is not None:
+            # At once, before the caller's next call borrows this very lane.
+            call.session.reclaim(call)
         self._ask(self._abandon, call)
 
     def detach(self, target: Target) -> None:
@@ -145,19 +152,23 @@ class Service:
     # --- the service thread ---
 
     def _run(self) -> None:
+        self.starting.remove(threading.current_thread())
         try:
             self._claim.pop()
         except IndexError:
             return
-        self.thread = threading.current_thread()
-        reading, self._wake_write = os.pipe()
+        self.ident = _thread.get_ident()
+        reading, writing = os.pipe()
         os.set_blocking(reading, False)
-        os.set_blocking(self._wake_write, False)
-        self._wake_read = reading
+        os.set_blocking(writing, False)
+        # Closed when nobody can reach this any more, and so write to a number that is another file's by then.
+        weakref.finalize(self, _close_both, reading, writing).atexit = False
+        self._wake_write, self._wake_read = writing, reading
         try:
             while not self.stopped:
                 self._turn_safely()
         finally:
+            self.ident = 0
             self._ended.release()
 
     def _turn_safely(self) -> None:
@@ -190,7 +201,7 @@ class Service:
         session = self.session
         if session is not None:
             session.tick(now)
-            self._report(session)
+            self._reporter.report(session)
         self.dialer.tend(session, now)
         self._pass_on(session)
         if self.stopped:
@@ -255,11 +266,10 @@ class Service:
         session = self.session
         if session is None or (session.over and not self.closing):
             if session is not None:
-                self._report(session)
+                self._reporter.report(session)
             settings = self._settings
             ttl_ms = int(settings.lease * 1000)
             session = ClientSession(namespace=settings.namespace, label=self._label, ttl_ms=ttl_ms, news=self._news)
-            self._known_state = State.NEW
             self.session = session
         return session
 
@@ -280,46 +290,6 @@ class Service:
     def _session_of(self, call: PendingCall) -> ClientSession | None:
         return call.session if call.session is not None else self.session
 
-    def _report(self, session: ClientSession) -> None:
-        """Says what has become of the session, once for each change."""
-        state, known = session.state, self._known_state
-        if state is known:
-            return
-        self._known_state = state
-        if state is State.JEOPARDY:
-            logger.warning(
-                "session %d is in jeopardy: no replica has acknowledged a keepalive for half a lease (%g s)%s",
-                session.id, self._settings.lease, self._in_use(session),
-            )  # fmt: skip
-        elif state is State.CONNECTED and known is State.JEOPARDY:
-            logger.warning("session %d is safe again", session.id)
-        elif state is State.LOST:
-            logger.error(
-                "session %d is lost: %s; what it held may be another's by now%s",
-                session.id, session.why_over, self._in_use(session),
-            )  # fmt: skip
-            self._tell_lost(Lost(session.id, session.why_over))
-
-    def _in_use(self, session: ClientSession) -> str:
-        names = [repr(target) for target in list(session.handles)]
-        more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""
-        return f"; in use: {', '.join(names[:NAMES_MAX])}{more}" if names else ""
-
-    def _tell_lost(self, lost: Lost) -> None:
-        match self._settings.on_lost:
-            case None:
-                pass
-            case "interrupt":
-                # A real signal: `_thread.interrupt_main` leaves the main thread asleep where it sleeps.
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            case "exit":
-                logger.error("this process ends, as on_lost='exit' says")
-                os._exit(EXIT_LOST)
-            case call:
-                assert callable(call)
-                # In a thread of its own: it may use locks, which need this one.
-                threading.Thread(target=call, args=(lost,), name="dthreading-on-lost", daemon=True).start()
-
     # --- the end ---
 
     def stop(self) -> None:
@@ -330,7 +300,7 @@ class Service:
         if not self.threaded:
             self._ask(self._close, None)
             self.turn(0.0)
-            self.close_descriptors()
+            self.dialer.close()
         elif self._claim:
             # Nobody serves; nor will anybody, once it is taken.
             with contextlib.suppress(IndexError):
@@ -338,7 +308,7 @@ class Service:
         else:
             self._ask(self._close, None)
             if self._ended.acquire(True, STOP_S):
-                self.close_descriptors()
+                self.dialer.close()
 
     def say_goodbye(self, most_s: float) -> None:
         """Declares that the end of the connection is the end of the session; waits for the words to leave."""
@@ -356,21 +326,12 @@ class Service:
     def after_fork(self, error: Exception) -> None:
         """In the child of a fork, where the thread never was: lets go of the parent's descriptors."""
         self.closing = self.stopped = True
-        self.close_descriptors(forked=True)
+        self.dialer.close(forked=True)
         session = self.session
         for call in session.pending if session is not None else ():
             call.error, call.settled = error, True
             if call.wake.locked():
                 call.wake.release()
-
-    def close_descriptors(self, *, forked: bool = False) -> None:
-        """After the thread has ended, or in a forked child."""
-        self.dialer.close(forked=forked)
-        reading, writing = self._wake_read, self._wake_write
-        self._wake_read = self._wake_write = -1
-        for descriptor in (reading, writing):
-            if descriptor >= 0:
-                os.close(descriptor)
 
     def _is_up(self) -> bool:
         session = self.session
@@ -388,5 +349,10 @@ class Service:
             session.close_at_end()
             link = self.dialer.link
             if link is not None:
-                link.flush()
+                link.flush_last()
         said.release()
+
+
+def _close_both(reading: int, writing: int) -> None:
+    os.close(reading)
+    os.close(writing)

@@ -8,8 +8,8 @@ can be sent any number of times, to any replica.
 Many threads use one session and share no lock, because a call may be made inside any other call of the same thread (a
 signal handler, `__del__`), where a lock of ours would be held for ever. So the methods are of two sorts:
 
-- *any thread* (`begin`, `finish`, `holds`): they touch one lane, which is theirs while they have it, and containers
-  whose single operations are atomic in C.
+- *any thread* (`begin`, `finish`, `reclaim`, `holds`): they touch one lane, which is theirs while they have it, and
+  containers whose single operations are atomic in C.
 - *one thread* (all others): they belong to whoever serves the connection, one at a time.
 
 What both sorts touch is ordered so that no interleaving hurts: a call is published in its lane *before* the way out is
@@ -120,6 +120,11 @@ class ClientSession:
         call.finished = True
         free.append(lane)
 
+    def reclaim(self, call: PendingCall) -> None:
+        """Takes `finish` back, for a caller that was interrupted before it could return the answer, and abandons it."""
+        if call.finished and call.lane is not None and self._lanes.take_back(call.lane):
+            call.finished = False
+
     def holds(self, now: float) -> bool:
         """Whether what this session was granted is still its own, by our own clock. False is final."""
         return self.id != 0 and not self.over and self._lease.valid(now)
@@ -166,10 +171,7 @@ class ClientSession:
             return
         self.abandon(call)
         call.lane = None
-        if code:
-            call.status, call.value = Status.ERROR, (code, "", ())
-        else:
-            call.value = False
+        call.status, call.value = (Status.ERROR, (code, "", ())) if code else (Status.OK, False)
         self._settle(call)
 
     def abandon(self, call: PendingCall) -> None:
@@ -181,12 +183,10 @@ class ClientSession:
         if lane is None:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(call)
-        elif not call.finished or self._lanes.take_back(lane):
-            # Taken back: finished and abandoned in one breath, Ctrl-C came between the answer and the return.
-            if lane.call is call:
-                self._undo(lane, call)
-            else:
-                self._lanes.free.append(lane)
+        elif lane.call is call and not call.finished:
+            self._undo(lane, call)
+        elif not call.finished:
+            self._lanes.free.append(lane)  # interrupted before it was published
 
     def refuse(self, error: Exception) -> None:
         """The group will not have us: whoever waits for the session should know, as long as there is none to save."""

@@ -450,6 +450,7 @@ def test_a_call_finished_and_abandoned_in_one_breath_is_undone() -> None:
     call = settled(script, target(), 0, 1)
     script.session.finish(call)
     script.said()
+    script.session.reclaim(call)
     script.session.abandon(call)
     assert script.said() == [Withdraw(7, 0, 1, True)]
 
@@ -461,6 +462,7 @@ def test_a_lane_that_others_have_taken_by_then_is_left_to_them() -> None:
     script.session.finish(former)
     present = script.call(orders)
     script.said()
+    script.session.reclaim(former)
     script.session.abandon(former)
     assert script.said() == []
     script.hear(Reply(0, 2, Status.OK, 1))
@@ -510,6 +512,7 @@ def test_an_item_whose_getter_has_gone_is_not_acknowledged() -> None:
     script = opened()
     call = settled(script, target("jobs"), 0, 1, GET)
     script.session.finish(call)
+    script.session.reclaim(call)
     script.session.abandon(call)
     script.said()
     script.now += TTL_S / 3
