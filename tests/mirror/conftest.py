@@ -77,10 +77,25 @@ def waiting_in(group, proxy, queue="waiting"):
 
 @pytest.fixture
 def interruptible():
-    """SIGINT raises KeyboardInterrupt, also where the tests run in a background job, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
+    """Ctrl-C, from another thread: raises KeyboardInterrupt in the main one, wherever that is by then."""
+    delivered = threading.Event()
+    main = threading.main_thread().ident
+
+    def deliver(*_):
+        delivered.set()
+        raise KeyboardInterrupt
+
+    def interrupt():
+        signal.pthread_kill(main, signal.SIGINT)
+        while not delivered.wait(0.01):
+            # A signal that comes just before a lock's wait begins does not wake it (CPython looks at signals before and
+            # after, not at once with it); the next one does, whichever it is.
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGINT, deliver), signal.signal(signal.SIGUSR1, lambda *_: None)
+    yield interrupt
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGUSR1, before[1])
 
 
 @pytest.fixture
