@@ -78,6 +78,8 @@ def read_secret(path: Path | None) -> bytes:
     path = path or default_secret_path()
     try:
         return load_secret(path)
+    except NotAuthenticated:
+        raise  # an OSError, too: a PermissionError
     except OSError as error:
         raise NotAuthenticated(
             f"the group's secret file {path} cannot be read ({error.strerror}): dthreading-server makes it on its first"

@@ -240,14 +240,17 @@ def _servers(name: str, value: str | None) -> tuple[str, ...]:
         return ()
     servers = tuple(part.strip() for part in value.split(","))
     for server in servers:
-        _, _, port = server.rpartition(":")
-        if not server or (not server.startswith("unix:/") and ":" in server and not _is_port(port)):
+        if not server or (not server.startswith("unix:/") and ":" in server and not _is_address(server)):
             raise ValueError(f"{name} {value!r}: {server!r} is not host:port, unix:/path or a DNS name")
     return servers
 
 
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and 0 < int(text) < 65536
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host  # IPv6 stands in brackets
+    if not bare or (bare is host and set(host) & set(":; /[]")):
+        return False
+    return port.isascii() and port.isdecimal() and 0 < int(port) < 65536
 
 
 def _namespace(name: str, value: str | None) -> str | None:
