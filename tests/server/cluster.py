@@ -50,8 +50,7 @@ class Node:
     def start(self, *, wait: bool = True) -> Node:
         """Start the process; with `wait`, until it says that it is ready."""
         assert not self.running
-        port = self._reservation.getsockname()[1]
-        listening = _bound(port)
+        listening = self.listening()
         arguments = [sys.executable, "-m", "replicas.cli", "--listen-fd", str(listening.fileno())]
         arguments += ["--cluster", self.cluster.servers] if self.cluster.size > 1 else []
         arguments += ["--memory"] if self.cluster.memory else ["--data-dir", str(self.data)]
@@ -71,6 +70,10 @@ class Node:
         if wait:
             self.wait_ready()
         return self
+
+    def listening(self) -> socket.socket:
+        """A socket for a process that is to listen at this address."""
+        return _bound(self._reservation.getsockname()[1])
 
     def wait_ready(self) -> None:
         """Until its line on standard output has come."""

@@ -138,7 +138,8 @@ def test_a_process_stopped_past_its_lease_learns_of_its_loss(group: Group, start
     """SIGSTOP, a lid, a swapped-out machine: nothing it does afterwards frees the hold of whoever came next."""
     holder = start(STOPPED, kind, script="holder", DTHREADING_LEASE=SHORT, DTHREADING_NAMING="auto")
     holder.hears("holds")
-    other = start(f"""
+    other = start(
+        f"""
         lock = threading.{kind}(name="orders")
         lock.acquire()
         say("granted")
@@ -146,7 +147,9 @@ def test_a_process_stopped_past_its_lease_learns_of_its_loss(group: Group, start
         assert lock.fence
         lock.release()
         say("released")
-    """, script="other")
+    """,
+        script="other",
+    )
     group.until_waiting("orders", 1)
     holder.stop()
     other.hears("granted")
@@ -170,7 +173,8 @@ def test_a_process_stopped_past_its_lease_learns_of_its_loss(group: Group, start
 
 
 def test_with_tells_of_the_loss_unless_its_body_raised(group: Group, start: Programs) -> None:
-    holder = start("""
+    holder = start(
+        """
         from dthreading.errors import LockLost
         lock = threading.Lock(name="orders")
         for error in (None, KeyError):
@@ -182,7 +186,10 @@ def test_with_tells_of_the_loss_unless_its_body_raised(group: Group, start: Prog
                         raise error("mine")
             except (LockLost, KeyError) as caught:
                 say(type(caught).__name__)
-    """, script="holder", DTHREADING_LEASE=SHORT)
+    """,
+        script="holder",
+        DTHREADING_LEASE=SHORT,
+    )
     for outcome in ("LockLost", "KeyError"):
         holder.hears("holds")
         holder.stop()
@@ -195,7 +202,8 @@ def test_with_tells_of_the_loss_unless_its_body_raised(group: Group, start: Prog
 
 def test_jeopardy_is_a_warning_and_safety_is_told(group: Group, start: Programs) -> None:
     """While no majority is there a lease may run out; the log says so before, and when it is over."""
-    holder = start("""
+    holder = start(
+        """
         import logging
         class Say(logging.Handler):
             def emit(self, record):
@@ -207,7 +215,10 @@ def test_jeopardy_is_a_warning_and_safety_is_told(group: Group, start: Programs)
         told()
         assert lock.fence
         lock.release()
-    """, script="holder", DTHREADING_LEASE="6")
+    """,
+        script="holder",
+        DTHREADING_LEASE="6",
+    )
     holder.hears("holds")
     for node in group.cluster.nodes:
         node.signal(signal.SIGSTOP)
@@ -233,31 +244,40 @@ def test_condition_waiters_and_barriers_of_the_dead(group: Group, start: Program
     group.until_waiting("ready", 1)
     survivor = start(waiter_of, script="survivor")
     group.until_waiting("ready", 2)
-    party = start("""
+    party = start(
+        """
         barrier = threading.Barrier(2, name="gate")
         try:
             barrier.wait()
         except threading.BrokenBarrierError:
             say("broken")
-    """, script="party")
+    """,
+        script="party",
+    )
     stander = start("threading.Barrier(3, name='other').wait()", script="stander", DTHREADING_LEASE=SHORT)
     group.until_waiting("other", 1)
     group.until_waiting("gate", 1)
     victim.stop()
-    notifier = start("""
+    notifier = start(
+        """
         condition = threading.Condition(name="ready")
         with condition:
             condition.notify()
-    """, script="notifier")
+    """,
+        script="notifier",
+    )
     notifier.ends()
     survivor.ends(says=("notified True",))
     stander.kill()
-    other = start("""
+    other = start(
+        """
         barrier = threading.Barrier(3, name="other")
         try:
             barrier.wait()
         except threading.BrokenBarrierError:
             say("broken")
-    """, script="other")
+    """,
+        script="other",
+    )
     other.ends(says=("broken",))
     party.kill()

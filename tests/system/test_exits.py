@@ -73,7 +73,8 @@ def test_a_program_that_never_finds_its_group_ends(start: Programs) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = "{}:{}".format(*nobody.getsockname())
-        program = start("""
+        program = start(
+            """
             lock = threading.Lock(name="x")
             try:
                 lock.locked()
@@ -86,7 +87,11 @@ def test_a_program_that_never_finds_its_group_ends(start: Programs) -> None:
                 lock.acquire()
             except KeyboardInterrupt:
                 say("interrupted")
-        """, DTHREADING_SERVERS=address, DTHREADING_LEASE="0.5", DTHREADING_PATIENCE="0.1")
+        """,
+            DTHREADING_SERVERS=address,
+            DTHREADING_LEASE="0.5",
+            DTHREADING_PATIENCE="0.1",
+        )
         said = program.hears()
         assert said.startswith("locked of Lock 'x': no replica answered for one lease (0.5 s)"), said
         assert address in said
@@ -156,13 +161,16 @@ def test_two_hundred_threads(group: Group, start: Programs) -> None:
 
 
 def test_an_import_alone_costs_no_thread_and_no_connection(group: Group, start: Programs) -> None:
-    program = start("""
+    program = start(
+        """
         lock = threading.Lock(name="x")
         assert threading.active_count() == 1
         files = set(os.listdir("/proc/self/fd"))
         say(len(files))
         told()
-    """, DTHREADING_SERVERS="127.0.0.1:1")
+    """,
+        DTHREADING_SERVERS="127.0.0.1:1",
+    )
     program.hears()
     program.tell()
     program.ends()
@@ -191,12 +199,15 @@ def test_thread_pool_futures_and_timers(group: Group, start: Programs) -> None:
 
 def test_an_interpreter_that_is_told_to_end_by_a_signal(group: Group, start: Programs) -> None:
     """SIGTERM turned into SystemExit, as daemons do, while the main thread waits for an item."""
-    program = start("""
+    program = start(
+        """
         lock = threading.Lock(name="x")
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
         with lock:
             queue.Queue(name="q").get()
-    """, DTHREADING_LEASE="600")
+    """,
+        DTHREADING_LEASE="600",
+    )
     group.until_waiting("q", 1)
     program.signal(signal.SIGTERM)
     program.ends(5)

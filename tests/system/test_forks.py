@@ -15,7 +15,8 @@ QUIET = ("-W", "ignore::DeprecationWarning")
 
 
 def test_a_forked_child_holds_nothing_and_disturbs_nothing(group: Group, start: Programs) -> None:
-    program = start("""
+    program = start(
+        """
         lock, rlock = threading.Lock(name="x"), threading.RLock(name="r")
         lock.acquire()
         rlock.acquire()
@@ -37,12 +38,15 @@ def test_a_forked_child_holds_nothing_and_disturbs_nothing(group: Group, start: 
         rlock.release()
         lock.release()
         say("parent")
-    """, options=QUIET)
+    """,
+        options=QUIET,
+    )
     program.ends(says=("child", "parent"))
 
 
 def test_a_child_is_granted_what_its_parent_releases(group: Group, start: Programs) -> None:
-    program = start("""
+    program = start(
+        """
         lock = threading.Lock(name="x")
         lock.acquire()
         if os.fork():
@@ -53,7 +57,9 @@ def test_a_child_is_granted_what_its_parent_releases(group: Group, start: Progra
             lock.acquire()
             say("child")
             lock.release()
-    """, options=QUIET)
+    """,
+        options=QUIET,
+    )
     group.until_waiting("x", 1)
     program.tell("releases")
     program.ends(says=("parent releases", "child"))
@@ -61,7 +67,8 @@ def test_a_child_is_granted_what_its_parent_releases(group: Group, start: Progra
 
 def test_the_death_of_a_child_takes_nothing_of_its_parent(group: Group, start: Programs) -> None:
     """It has a copy of the connection; its end must be no end of the parent's session."""
-    program = start("""
+    program = start(
+        """
         lock = threading.Lock(name="x")
         lock.acquire()
         for end in (lambda: os._exit(0), lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: sys.exit(0)):
@@ -75,13 +82,16 @@ def test_the_death_of_a_child_takes_nothing_of_its_parent(group: Group, start: P
         assert lock.fence
         lock.release()
         say("kept")
-    """, options=QUIET)
+    """,
+        options=QUIET,
+    )
     program.ends(says=("kept",))
 
 
 def test_fork_while_other_threads_are_in_calls(group: Group, start: Programs) -> None:
     """One waits, others are busy; the child calls at once and owes nothing to any of them."""
-    program = start("""
+    program = start(
+        """
         import threading as plain
         lock, items = threading.Lock(name="x"), queue.Queue(name="q")
         stop = plain.Event()
@@ -109,7 +119,9 @@ def test_fork_while_other_threads_are_in_calls(group: Group, start: Programs) ->
         for thread in threads: thread.join()
         assert items.empty()
         say("done")
-    """, options=QUIET)
+    """,
+        options=QUIET,
+    )
     program.ends(says=("done",))
 
 
@@ -122,7 +134,8 @@ METHODS = ("fork", "spawn", "forkserver")
 @pytest.mark.parametrize("method", METHODS)
 def test_objects_as_arguments_of_a_process(group: Group, start: Programs, method: str) -> None:
     """Private objects of a function, made for one child: the commonest way programs are written."""
-    program = start(f"""
+    program = start(
+        f"""
         import multiprocessing
         def work(lock, items, answers, condition, event, barrier, semaphore):
             event.wait()
@@ -152,7 +165,11 @@ def test_objects_as_arguments_of_a_process(group: Group, start: Programs, method
             assert child.exitcode == 0, child.exitcode
         if __name__ == "__main__":
             main()
-    """, options=QUIET, DTHREADING_NAMING="auto", DTHREADING_LEASE=NEVER)
+    """,
+        options=QUIET,
+        DTHREADING_NAMING="auto",
+        DTHREADING_LEASE=NEVER,
+    )
     program.ends(says=("45",))
     group.until(lambda: not group.rows())  # all sessions have ended, the child's too, and long before their leases
 
@@ -160,7 +177,8 @@ def test_objects_as_arguments_of_a_process(group: Group, start: Programs, method
 @pytest.mark.parametrize("method", METHODS)
 def test_a_private_object_outlives_its_makers_proxy(group: Group, start: Programs, method: str) -> None:
     """`Process(args=(Queue(),))`: nobody holds the proxy while the child starts, and the items must be there."""
-    program = start(f"""
+    program = start(
+        f"""
         import gc, multiprocessing
         def work(items, sure):
             say(items.get(timeout=5))
@@ -176,13 +194,17 @@ def test_a_private_object_outlives_its_makers_proxy(group: Group, start: Program
             gc.collect()
             process.join()
             assert process.exitcode == 0
-    """, options=QUIET, DTHREADING_NAMING="auto")
+    """,
+        options=QUIET,
+        DTHREADING_NAMING="auto",
+    )
     program.ends(says=("kept",))
 
 
 def test_a_pickle_that_travels_by_other_ways(group: Group, start: Programs) -> None:
     """In a queue item, with the sender's own proxy gone by the time it is read."""
-    program = start("""
+    program = start(
+        """
         import gc, pickle
         letters = queue.Queue(name="letters")
         def send():
@@ -193,13 +215,19 @@ def test_a_pickle_that_travels_by_other_ways(group: Group, start: Programs) -> N
         gc.collect()
         say("sent")
         told()
-    """, script="sender", DTHREADING_NAMING="auto")
+    """,
+        script="sender",
+        DTHREADING_NAMING="auto",
+    )
     program.hears("sent")
-    other = start("""
+    other = start(
+        """
         question, answer = queue.Queue(name="letters").get()
         answer.put(question)
         say(answer.get())
-    """, script="other")
+    """,
+        script="other",
+    )
     other.ends(says=("question",))
     program.tell()
     program.ends()
@@ -207,7 +235,8 @@ def test_a_pickle_that_travels_by_other_ways(group: Group, start: Programs) -> N
 
 def test_configure_under_the_guard_reaches_children(group: Group, start: Programs) -> None:
     servers, secret = group.cluster.servers, str(group.cluster.secret_file)
-    program = start(f"""
+    program = start(
+        f"""
         import multiprocessing, concurrent.futures
         lock = threading.Lock()
         items = queue.Queue()
@@ -228,12 +257,18 @@ def test_configure_under_the_guard_reaches_children(group: Group, start: Program
                 assert set(pool.map(work, range(6))) == {{lock.name}}
             assert sorted(items.get() for _ in range(6)) == list(range(6))
             say("done")
-    """, options=QUIET, DTHREADING_SERVERS=None, DTHREADING_SECRET_FILE=None, DTHREADING_NAMESPACE=None)
+    """,
+        options=QUIET,
+        DTHREADING_SERVERS=None,
+        DTHREADING_SECRET_FILE=None,
+        DTHREADING_NAMESPACE=None,
+    )
     program.ends(says=(*METHODS, "done"))
 
 
 def test_process_pools_share_by_argument(group: Group, start: Programs) -> None:
-    program = start("""
+    program = start(
+        """
         from concurrent.futures import ProcessPoolExecutor
         def add(lock, path):
             with lock:
@@ -248,13 +283,17 @@ def test_process_pools_share_by_argument(group: Group, start: Programs) -> None:
             say(open("number").read())
         if __name__ == "__main__":
             main()
-    """, options=(*QUIET, "-W", "ignore::ResourceWarning"), DTHREADING_NAMING="auto")
+    """,
+        options=(*QUIET, "-W", "ignore::ResourceWarning"),
+        DTHREADING_NAMING="auto",
+    )
     program.ends(says=("30",))
 
 
 def test_a_child_that_is_killed_or_interrupted(group: Group, start: Programs) -> None:
     """multiprocessing's terminate(), and Ctrl-C that goes to the whole process group, parent and children."""
-    program = start("""
+    program = start(
+        """
         import multiprocessing
         def hold(lock, ready):
             with lock:
@@ -283,12 +322,16 @@ def test_a_child_that_is_killed_or_interrupted(group: Group, start: Programs) ->
                     say("interrupted")
         if __name__ == "__main__":
             main()
-    """, DTHREADING_NAMING="auto", DTHREADING_LEASE="1")
+    """,
+        DTHREADING_NAMING="auto",
+        DTHREADING_LEASE="1",
+    )
     program.ends(says=("passed on", "passed on", "interrupted"), complains="KeyboardInterrupt")
 
 
 def test_copies_are_the_same_object(group: Group, start: Programs) -> None:
-    program = start("""
+    program = start(
+        """
         import copy, pickle
         for make in (threading.Lock, threading.RLock, threading.Condition, threading.Event, queue.Queue,
                      queue.PriorityQueue, queue.SimpleQueue, lambda: threading.Semaphore(2),
@@ -307,26 +350,35 @@ def test_copies_are_the_same_object(group: Group, start: Programs) -> None:
         items.maxsize = 5
         assert copy.copy(items).maxsize == 5
         say("same")
-    """, DTHREADING_NAMING="auto")
+    """,
+        DTHREADING_NAMING="auto",
+    )
     program.ends(says=("same",))
 
 
 def test_a_pickle_of_another_group_is_refused(group: Group, start: Programs) -> None:
     with Cluster(1, memory=True) as other:
         other.leader()
-        maker = start("""
+        maker = start(
+            """
             import pickle
             lock = threading.Lock(name="x")
             with open("lock.pickle", "wb") as file: pickle.dump(lock, file)
-        """, script="maker", **{name: value for name, value in other.client_environment().items() if name[0] == "D"})
+        """,
+            script="maker",
+            **{name: value for name, value in other.client_environment().items() if name[0] == "D"},
+        )
         maker.ends()
-        finder = start("""
+        finder = start(
+            """
             import pickle
             try:
                 with open("lock.pickle", "rb") as file: pickle.load(file)
             except threading.WrongGroup as error:
                 say(error)
-        """, script="finder")
+        """,
+            script="finder",
+        )
         said = finder.hears()
         assert "Lock 'x' belongs to the group" in said
         assert other.servers in said
@@ -336,24 +388,31 @@ def test_a_pickle_of_another_group_is_refused(group: Group, start: Programs) -> 
 
 def test_a_private_object_whose_users_have_gone_is_gone(group: Group, start: Programs) -> None:
     """It is not made anew under its name: two processes would believe that they share what they do not."""
-    maker = start("""
+    maker = start(
+        """
         import pickle
         def make():
             items = queue.Queue()
             items.put("lost")
             with open("items.pickle", "wb") as file: pickle.dump(items, file)
         make()
-    """, script="maker", DTHREADING_NAMING="auto")
+    """,
+        script="maker",
+        DTHREADING_NAMING="auto",
+    )
     maker.ends()
     group.until(lambda: not group.rows())
-    finder = start("""
+    finder = start(
+        """
         import pickle
         from dthreading.errors import ObjectGone
         try:
             with open("items.pickle", "rb") as file: items = pickle.load(file)
         except ObjectGone as error:
             say(error)
-    """, script="finder")
+    """,
+        script="finder",
+    )
     said = finder.hears()
     assert said.startswith("Queue 'maker:")
     assert said.endswith("has ended with the last session that used it")
@@ -380,7 +439,8 @@ def test_stdlib_synchronisation_in_a_child_of_subprocess(group: Group, start: Pr
 
 def test_a_signal_in_the_parent_while_it_waits_for_children(group: Group, start: Programs) -> None:
     """SIGCHLD handlers run in the middle of calls, and call themselves."""
-    program = start("""
+    program = start(
+        """
         dead = queue.SimpleQueue(name="dead")
         lock = threading.Lock(name="x")
         def reap(*_):
@@ -400,6 +460,8 @@ def test_a_signal_in_the_parent_while_it_waits_for_children(group: Group, start:
                 pass
         assert [dead.get() for _ in range(20)] == [0] * 20
         say("reaped")
-    """, options=QUIET)
+    """,
+        options=QUIET,
+    )
     program.ends(says=("reaped",))
     assert signal.SIGCHLD

@@ -46,14 +46,17 @@ def test_ctrl_c_ends_a_wait_at_once_and_leaves_no_ghost(group: Group, start: Pro
     kind, before, waits, name, afterwards = WAITS[call]
     holder = start(f"{before}\nsay('ready')\ntold()\n", script="holder")
     holder.hears("ready")
-    waiter = start(f"""
+    waiter = start(
+        f"""
         try:
             say("waits")
             {waits}
         except KeyboardInterrupt:
             say("interrupted")
             told()
-    """, script="waiter")
+    """,
+        script="waiter",
+    )
     waiter.hears("waits")
     group.until_waiting(name, 1)
     waiter.signal(signal.SIGINT)
@@ -72,7 +75,8 @@ def test_ctrl_c_ends_a_wait_at_once_and_leaves_no_ghost(group: Group, start: Pro
 @pytest.mark.parametrize("kind", ["Lock", "RLock"])
 def test_ctrl_c_in_a_condition_is_raised_with_the_lock_held(group: Group, start: Programs, kind: str) -> None:
     """As in `threading`: the `with` block around the wait releases what wait() took again."""
-    waiter = start(f"""
+    waiter = start(
+        f"""
         condition = threading.Condition(threading.{kind}(name="lock"), name="condition")
         try:
             with condition:
@@ -84,7 +88,9 @@ def test_ctrl_c_in_a_condition_is_raised_with_the_lock_held(group: Group, start:
         except KeyboardInterrupt:
             say("interrupted")
             told()
-    """, script="waiter")
+    """,
+        script="waiter",
+    )
     waiter.hears("waits")
     group.until_waiting("condition", 1)
     waiter.signal(signal.SIGINT)
@@ -96,15 +102,19 @@ def test_ctrl_c_in_a_condition_is_raised_with_the_lock_held(group: Group, start:
 
 
 def test_ctrl_c_in_a_main_thread_leaves_other_threads_waiting(group: Group, start: Programs) -> None:
-    holder = start("""
+    holder = start(
+        """
         lock = threading.Lock(name="x")
         lock.acquire()
         say("ready")
         told()
         lock.release()
-    """, script="holder")
+    """,
+        script="holder",
+    )
     holder.hears("ready")
-    waiter = start("""
+    waiter = start(
+        """
         lock = threading.Lock(name="x")
         def wait():
             with lock:
@@ -116,7 +126,9 @@ def test_ctrl_c_in_a_main_thread_leaves_other_threads_waiting(group: Group, star
         except KeyboardInterrupt:
             say("interrupted")
         thread.join()
-    """, script="waiter")
+    """,
+        script="waiter",
+    )
     group.until_waiting("x", 2)
     waiter.signal(signal.SIGINT)
     waiter.hears("interrupted")
@@ -128,7 +140,8 @@ def test_ctrl_c_in_a_main_thread_leaves_other_threads_waiting(group: Group, star
 
 def test_ctrl_c_again_and_again_never_leaves_a_lock_held(group: Group, start: Programs) -> None:
     """Wherever in the loop it strikes: before the call, in it, between grant and return, in the body, in the release."""
-    victim = start("""
+    victim = start(
+        """
         lock = threading.Lock(name="x")
         items = queue.Queue(name="items")
         count = 0
@@ -151,7 +164,9 @@ def test_ctrl_c_again_and_again_never_leaves_a_lock_held(group: Group, start: Pr
                     except KeyboardInterrupt:
                         pass
         say("done")
-    """, script="victim")
+    """,
+        script="victim",
+    )
     for _ in range(40):
         victim.hears("turn")
         victim.signal(signal.SIGINT)
@@ -160,7 +175,8 @@ def test_ctrl_c_again_and_again_never_leaves_a_lock_held(group: Group, start: Pr
 
 
 def test_ctrl_c_interrupts_while_the_group_is_away(group: Group, start: Programs) -> None:
-    waiter = start("""
+    waiter = start(
+        """
         lock = threading.Lock(name="x")
         assert not lock.locked()
         say("ready")
@@ -171,7 +187,10 @@ def test_ctrl_c_interrupts_while_the_group_is_away(group: Group, start: Programs
                 call()
             except KeyboardInterrupt:
                 say("interrupted")
-    """, script="waiter", DTHREADING_LEASE="30")
+    """,
+        script="waiter",
+        DTHREADING_LEASE="30",
+    )
     waiter.hears("ready")
     group.cluster.kill()
     waiter.tell()

@@ -121,11 +121,15 @@ def test_ctrl_c_in_the_terminal_is_not_for_the_group(home: Path, start: Programs
 def test_the_group_outlives_the_program_that_started_it(home: Path, start: Programs) -> None:
     first = start("threading.Lock(name='x').acquire(); say('holds'); told()", DTHREADING_NAMESPACE="ours")
     first.hears("holds")
-    second = start("""
+    second = start(
+        """
         items = queue.Queue(name="q")
         say("ready")
         say(items.get())
-    """, script="second", DTHREADING_NAMESPACE="ours")
+    """,
+        script="second",
+        DTHREADING_NAMESPACE="ours",
+    )
     second.hears("ready")
     first.kill()
     third = start("queue.Queue(name='q').put('item')", script="third", DTHREADING_NAMESPACE="ours")
@@ -135,7 +139,8 @@ def test_the_group_outlives_the_program_that_started_it(home: Path, start: Progr
 
 def test_a_killed_group_is_started_again_with_all_that_it_knew(home: Path, start: Programs) -> None:
     named = {"DTHREADING_NAMESPACE": "ours"}
-    holder = start("""
+    holder = start(
+        """
         lock, items = threading.Lock(name="x"), queue.Queue(name="q")
         lock.acquire()
         fence = lock.fence
@@ -144,7 +149,10 @@ def test_a_killed_group_is_started_again_with_all_that_it_knew(home: Path, start
         told()
         assert lock.fence == fence
         lock.release()
-    """, script="holder", **named)
+    """,
+        script="holder",
+        **named,
+    )
     holder.hears("holds")
     waiter = start("say('waits'); say(threading.Lock(name='x').acquire())", script="waiter", **named)
     waiter.hears("waits")
@@ -237,12 +245,15 @@ def test_a_home_that_is_no_folder(home: Path, start: Programs) -> None:
     """What a home that cannot be written to looks like to root as well."""
     file = home / "file"
     file.write_text("")
-    program = start("""
+    program = start(
+        """
         try:
             with threading.Lock(name="x"): pass
         except threading.GroupUnreachable as error:
             say(error)
-    """, HOME=str(file))
+    """,
+        HOME=str(file),
+    )
     said = program.hears()
     assert str(file) in said
     assert "XDG_STATE_HOME" in said

@@ -23,31 +23,40 @@ def test_what_a_dead_getter_had_taken_is_redelivered_first(group: Group, start: 
     """Not what it had done. To the head, so nobody who waits behind it overtakes."""
     make = "queue.Queue(name='q', redeliver=True)" if "=" in how else "queue.Queue(name='q')"
     environment = {} if "=" in how else {how: "1"}
-    putter = start(f"""
+    putter = start(
+        f"""
         items = {make}
         for number in range(4): items.put(number)
         say("put")
         items.join()
         say("all done")
-    """, script="putter", **environment)
+    """,
+        script="putter",
+        **environment,
+    )
     putter.hears("put")
     taker = start(TAKER.format(make=make), script="taker", DTHREADING_LEASE="1", **environment)
     taker.hears("took 0 1", "did one")
     taker.kill()
     group.until(lambda: group.row("q")["size"] == 3)
-    heir = start(f"""
+    heir = start(
+        f"""
         items = {make}
         for _ in range(3):
             say(items.get())
             items.task_done()
-    """, script="heir", **environment)
+    """,
+        script="heir",
+        **environment,
+    )
     heir.ends(says=("1", "2", "3"))
     putter.ends(says=("all done",))
 
 
 def test_join_tells_of_tasks_that_died_with_their_getter(group: Group, start: Programs) -> None:
     """Without redelivery nobody waits for the dead, and nobody is told that all was done."""
-    putter = start("""
+    putter = start(
+        """
         from dthreading.errors import TasksLost
         items = queue.Queue(name="q")
         for number in range(4): items.put(number)
@@ -57,7 +66,9 @@ def test_join_tells_of_tasks_that_died_with_their_getter(group: Group, start: Pr
         except TasksLost as error:
             say(error.count, items.unfinished_tasks, items.qsize())
             say(error)
-    """, script="putter")
+    """,
+        script="putter",
+    )
     putter.hears("put")
     taker = start(TAKER.format(make="queue.Queue(name='q')") + "    sys.exit()\n", script="taker")
     taker.hears("took 0 1", "did one")
@@ -75,12 +86,15 @@ def test_an_item_whose_getter_died_before_it_heard_goes_back(group: Group, start
     victim = start("queue.Queue(name='q').get()", script="victim", DTHREADING_LEASE="1")
     group.until_waiting("q", 1)
     victim.stop()
-    start("""
+    start(
+        """
         items = queue.Queue(name="q")
         items.put("first")
         items.put("second")
         say(items.qsize(), items.unfinished_tasks)
-    """, script="putter").ends(says=("1 2",))
+    """,
+        script="putter",
+    ).ends(says=("1 2",))
     group.until(lambda: group.row("q")["size"] == 2)
     start("items = queue.Queue(name='q'); say(items.get(), items.get())", script="heir").ends(says=("first second",))
 
@@ -88,10 +102,13 @@ def test_an_item_whose_getter_died_before_it_heard_goes_back(group: Group, start
 @pytest.mark.parametrize("kind", ["Queue", "SimpleQueue"])
 def test_the_last_item_of_a_program_that_ends_stays_taken(group: Group, start: Programs, kind: str) -> None:
     """Its very last call was that get, so nothing but its goodbye can tell that the item has arrived."""
-    start(f"""
+    start(
+        f"""
         items = queue.{kind}(name="q")
         for number in range(3): items.put(number)
-    """, script="putter").ends()
+    """,
+        script="putter",
+    ).ends()
     for number in range(3):
         start(f"say(queue.{kind}(name='q').get())", script="getter").ends(says=(str(number),))
     group.until(lambda: not group.rows())
@@ -99,7 +116,8 @@ def test_the_last_item_of_a_program_that_ends_stays_taken(group: Group, start: P
 
 def test_an_item_whose_getter_was_interrupted_is_not_lost(group: Group, start: Programs) -> None:
     """Ctrl-C again and again while items come in: each is either returned or still there, once."""
-    getter = start("""
+    getter = start(
+        """
         items = queue.Queue(name="q")
         got, news = 0, "ready"
         while True:
@@ -116,15 +134,20 @@ def test_an_item_whose_getter_was_interrupted_is_not_lost(group: Group, start: P
             except KeyboardInterrupt:
                 news = "interrupted"
         say(got)
-    """, script="getter")
-    putter = start("""
+    """,
+        script="getter",
+    )
+    putter = start(
+        """
         items = queue.Queue(name="q")
         for turn in range(60):
             told()
             for _ in range(3): items.put(turn)
         told()
         items.put(None)
-    """, script="putter")
+    """,
+        script="putter",
+    )
     getter.hears("ready")
     for _ in range(60):
         putter.tell()
@@ -155,7 +178,8 @@ def test_shutdown_reaches_every_process(group: Group, start: Programs) -> None:
     waiting = [start(WAITS_FOR_SHUTDOWN, name, script="waits") for name in ("empty", "empty", "full")]
     group.until_waiting("empty", 2)
     group.until_waiting("full", 1)
-    shutter = start("""
+    shutter = start(
+        """
         from dthreading.queue import ShutDown
         queue.Queue(1, name="empty").shutdown()
         full = queue.Queue(1, name="full")
@@ -171,14 +195,17 @@ def test_shutdown_reaches_every_process(group: Group, start: Programs) -> None:
         dropped.shutdown(immediate=True)
         dropped.join()
         say(dropped.qsize())
-    """, script="shutter")
+    """,
+        script="shutter",
+    )
     shutter.ends(says=("1", "empty and shut down", "0"))
     for program in waiting:
         program.ends(says=("shut down",))
 
 
 def test_what_cannot_be_an_item_is_refused_and_was_not_put(group: Group, start: Programs) -> None:
-    program = start("""
+    program = start(
+        """
         import socket
         items, simple, first = queue.Queue(name="q"), queue.SimpleQueue(name="s"), queue.PriorityQueue(name="p")
         class Local:
@@ -201,7 +228,9 @@ def test_what_cannot_be_an_item_is_refused_and_was_not_put(group: Group, start: 
             except TypeError as error:
                 say(error)
         main()
-    """, options=("-W", "ignore::ResourceWarning"))
+    """,
+        options=("-W", "ignore::ResourceWarning"),
+    )
     program.hears("0 0 0 0")
     said = program.hears()
     assert "object()" in said
@@ -211,15 +240,19 @@ def test_what_cannot_be_an_item_is_refused_and_was_not_put(group: Group, start: 
 
 def test_a_sentinel_is_the_same_on_both_sides_or_an_error(group: Group, start: Programs) -> None:
     """A global of a module is sent by its name; where that name means something else, nobody is fooled."""
-    putter = start("""
+    putter = start(
+        """
         STOP = object()
         items = queue.Queue(name="q")
         items.put(STOP)
         items.put(("and", STOP))
         items.put(STOP)
-    """, script="program")
+    """,
+        script="program",
+    )
     putter.ends()
-    getter = start("""
+    getter = start(
+        """
         STOP = object()
         items = queue.Queue(name="q")
         say(items.get() is STOP, items.get()[1] is STOP)
@@ -228,7 +261,9 @@ def test_a_sentinel_is_the_same_on_both_sides_or_an_error(group: Group, start: P
             items.get()
         except TypeError as error:
             say(error)
-    """, script="program")
+    """,
+        script="program",
+    )
     getter.hears("True True")
     assert "program.STOP" in getter.hears()
     getter.ends()
@@ -268,7 +303,8 @@ def test_items_arrive_as_they_were(group: Group, start: Programs, tmp_path) -> N
 
 
 def test_a_priority_queue_of_all_sorts(group: Group, start: Programs) -> None:
-    program = start("""
+    program = start(
+        """
         import dataclasses
         @dataclasses.dataclass(order=True)
         class Job:
@@ -291,7 +327,10 @@ def test_a_priority_queue_of_all_sorts(group: Group, start: Programs) -> None:
         say(*[mixed.get() for _ in range(7)])
         for item in ("ccc", "a", "bb"): keyed.put(item)
         say(*[keyed.get() for _ in range(3)])
-    """, script="jobs", DTHREADING_NAMING="auto")
+    """,
+        script="jobs",
+        DTHREADING_NAMING="auto",
+    )
     program.hears("None {'any': 'thing'} b c")
     program.hears("7")
     said = program.hears()
@@ -300,14 +339,18 @@ def test_a_priority_queue_of_all_sorts(group: Group, start: Programs) -> None:
 
 
 def test_maxsize_may_be_assigned_on_a_live_queue(group: Group, start: Programs) -> None:
-    putter = start("""
+    putter = start(
+        """
         items = queue.Queue(1, name="q")
         for number in range(5):
             items.put(number)
         say("all in")
-    """, script="putter")
+    """,
+        script="putter",
+    )
     group.until_waiting("q", 1)
-    other = start("""
+    other = start(
+        """
         items = queue.Queue(1, name="q")
         assert items.full()
         items.maxsize = 0
@@ -319,7 +362,9 @@ def test_maxsize_may_be_assigned_on_a_live_queue(group: Group, start: Programs) 
             items.put_nowait(6)
         except queue.Full:
             say("full")
-    """, script="other")
+    """,
+        script="other",
+    )
     other.hears("0")
     putter.ends(says=("all in",))
     other.tell()
@@ -342,7 +387,9 @@ RINGING = """
 
 
 def test_simple_queue_from_finalizers_and_signal_handlers(group: Group, start: Programs) -> None:
-    program = start(RINGING + """
+    program = start(
+        RINGING
+        + """
     import gc
     letters, lock = queue.SimpleQueue(name="letters"), threading.Lock(name="x")
     class Dying:
@@ -367,7 +414,8 @@ def test_simple_queue_from_finalizers_and_signal_handlers(group: Group, start: P
     words = [letters.get() for _ in range(letters.qsize())]
     counts = [words.count("finalized"), words.count("rang")]
     say(*counts, len(words))
-    """)
+    """
+    )
     finalized, rang, total = map(int, program.hears().split())
     # What the second loop took were words of any sort.
     assert total == 460
@@ -378,7 +426,9 @@ def test_simple_queue_from_finalizers_and_signal_handlers(group: Group, start: P
 
 def test_any_call_may_be_made_in_a_signal_handler(group: Group, start: Programs) -> None:
     """In the middle of another call of the same thread, of the same kind even."""
-    program = start(RINGING + """
+    program = start(
+        RINGING
+        + """
     lock, items, event = threading.Lock(name="x"), queue.Queue(name="q"), threading.Event(name="e")
     other = threading.Lock(name="y")
     def handle():
@@ -394,13 +444,15 @@ def test_any_call_may_be_made_in_a_signal_handler(group: Group, start: Programs)
         assert event.wait(30)
     items.join()
     say("done")
-    """)
+    """
+    )
     program.ends(says=("done",))
 
 
 def test_logging_over_a_queue_of_ours(group: Group, start: Programs) -> None:
     """QueueHandler in the workers, QueueListener in one place: the stdlib's recipe for many processes."""
-    listener = start("""
+    listener = start(
+        """
         import logging, logging.handlers
         class Say(logging.Handler):
             def emit(self, record):
@@ -410,8 +462,11 @@ def test_logging_over_a_queue_of_ours(group: Group, start: Programs) -> None:
         told()
         listener.stop()
         say("stopped")
-    """, script="listener")
-    worker = start("""
+    """,
+        script="listener",
+    )
+    worker = start(
+        """
         import logging, logging.handlers
         handler = logging.handlers.QueueHandler(queue.Queue(name="log"))
         logging.getLogger().addHandler(handler)
@@ -421,7 +476,9 @@ def test_logging_over_a_queue_of_ours(group: Group, start: Programs) -> None:
             1 / 0
         except ZeroDivisionError:
             logging.exception("caught")
-    """, script="worker")
+    """,
+        script="worker",
+    )
     worker.ends()
     listener.hears("WARNING message 0", "WARNING message 1", "WARNING message 2")
     assert listener.hears() == "ERROR caught"

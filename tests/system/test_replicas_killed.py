@@ -7,9 +7,11 @@ import signal
 
 from tests.system.programs import Group, Programs
 
+
 def test_kill_of_all_replicas_keeps_holds_items_and_waits(group: Group, start: Programs) -> None:
     """The machine room loses its power: a held lock stays held, items stay queued, a waiting call is answered later."""
-    holder = start("""
+    holder = start(
+        """
         lock = threading.Lock(name="held")
         items = queue.Queue(name="items")
         answers = queue.Queue(name="answers")
@@ -23,34 +25,45 @@ def test_kill_of_all_replicas_keeps_holds_items_and_waits(group: Group, start: P
         lock.release()
         answers.put("late")
         say("released")
-    """, script="holder")
+    """,
+        script="holder",
+    )
     holder.hears("holds")
-    waiter = start("""
+    waiter = start(
+        """
         lock = threading.Lock(name="held")
         say("waits")
         lock.acquire()
         say("granted")
         told()
         lock.release()
-    """, script="waiter")
-    getter = start("""
+    """,
+        script="waiter",
+    )
+    getter = start(
+        """
         answers = queue.Queue(name="answers")
         say("waits")
         say(answers.get())
-    """, script="getter")
+    """,
+        script="getter",
+    )
     group.until_waiting("held", 1)
     group.until_waiting("answers", 1)
 
     group.cluster.kill()
     group.cluster.start()
 
-    trier = start("""
+    trier = start(
+        """
         lock = threading.Lock(name="held")
         items = queue.Queue(name="items")
         assert lock.locked()
         assert not lock.acquire(blocking=False)
         say(*[items.get() for _ in range(items.qsize())])
-    """, script="trier")
+    """,
+        script="trier",
+    )
     trier.ends(says=(" ".join(map(str, range(20))),))
     assert group.row("held")["waiting"] == 1
     waiter.hears("waits")
@@ -112,7 +125,8 @@ def test_a_counter_is_exact_while_leaders_are_killed(group: Group, start: Progra
 def test_a_client_that_knows_one_follower_alone_is_served(group: Group, start: Programs) -> None:
     """It leads nobody, and passes everything on."""
     follower = group.followers()[0]
-    program = start("""
+    program = start(
+        """
         lock = threading.Lock(name="x")
         with lock:
             assert lock.locked()
@@ -124,7 +138,9 @@ def test_a_client_that_knows_one_follower_alone_is_served(group: Group, start: P
         with condition:
             assert not condition.wait(timeout=0.01)
         say("served")
-    """, DTHREADING_SERVERS=follower.address)
+    """,
+        DTHREADING_SERVERS=follower.address,
+    )
     program.ends(says=("served",))
 
 
@@ -156,14 +172,17 @@ def test_the_replica_that_a_client_uses_is_killed(group: Group, start: Programs)
 def test_a_client_told_one_address_learns_the_others(group: Group, start: Programs) -> None:
     """Killed is the only replica that it was told of; the group has named the others meanwhile."""
     follower = group.followers()[0]
-    program = start("""
+    program = start(
+        """
         lock = threading.Lock(name="x")
         lock.acquire()
         say("holds")
         told()
         lock.release()
         say("released")
-    """, DTHREADING_SERVERS=follower.address)
+    """,
+        DTHREADING_SERVERS=follower.address,
+    )
     program.hears("holds")
     follower.kill()
     program.tell()
@@ -266,7 +285,8 @@ def test_replicas_restarted_one_after_the_other_disturb_nobody(group: Group, sta
 
 def test_a_stopped_leader_is_replaced_under_its_clients(group: Group, start: Programs) -> None:
     """SIGSTOP: its connections stay open and say nothing."""
-    program = start("""
+    program = start(
+        """
         lock = threading.Lock(name="x")
         lock.acquire()
         say("holds")
@@ -274,7 +294,9 @@ def test_a_stopped_leader_is_replaced_under_its_clients(group: Group, start: Pro
         lock.release()
         with lock:
             say("again")
-    """, DTHREADING_LEASE="3")
+    """,
+        DTHREADING_LEASE="3",
+    )
     program.hears("holds")
     group.cluster.leader().signal(signal.SIGSTOP)
     program.tell()
@@ -282,7 +304,8 @@ def test_a_stopped_leader_is_replaced_under_its_clients(group: Group, start: Pro
 
 
 def test_every_kind_of_wait_survives_the_death_of_the_leader(group: Group, start: Programs) -> None:
-    waits = start("""
+    waits = start(
+        """
         waits = {
             "condition": lambda: condition.wait(),
             "timed": lambda: condition.wait(timeout=500),
@@ -304,12 +327,16 @@ def test_every_kind_of_wait_survives_the_death_of_the_leader(group: Group, start
         for thread in threads: thread.start()
         for thread in threads: thread.join()
         say("answered")
-    """, script="waits", DTHREADING_NAMING="auto")
+    """,
+        script="waits",
+        DTHREADING_NAMING="auto",
+    )
     group.until_waiting("condition", 2)
     for name in ("barrier", "event", "semaphore", "get", "put", "join"):
         group.until_waiting(name, 1)
     group.cluster.leader().kill()
-    wakes = start("""
+    wakes = start(
+        """
         condition = threading.Condition(name="condition")
         with condition:
             condition.notify_all()
@@ -322,6 +349,8 @@ def test_every_kind_of_wait_survives_the_death_of_the_leader(group: Group, start
         join.get()
         join.task_done()
         say("woke them")
-    """, script="wakes")
+    """,
+        script="wakes",
+    )
     wakes.ends(says=("woke them",), complains=None)
     waits.ends(says=("answered",), complains=None)

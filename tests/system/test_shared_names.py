@@ -93,7 +93,8 @@ def test_private_objects_of_instances_are_not_shared(group: Group, start: Progra
 
 
 def test_strict_naming_refuses_what_no_name_can_be_given(group: Group, start: Programs) -> None:
-    program = start("""
+    program = start(
+        """
         module_level = threading.Lock()
         named = queue.Queue(name="named")
         def make():
@@ -106,7 +107,10 @@ def test_strict_naming_refuses_what_no_name_can_be_given(group: Group, start: Pr
         for condition in (threading.Condition(name="c"), threading.Condition(threading.Lock(), name="d")):
             with condition:
                 condition.notify()
-    """, script="strict", DTHREADING_NAMING="strict")
+    """,
+        script="strict",
+        DTHREADING_NAMING="strict",
+    )
     said = program.hears()
     assert "strict.py:" in said
     assert "this Semaphore() makes a new object on each evaluation" in said
@@ -164,10 +168,13 @@ def test_a_run_that_was_killed_leaves_nothing_automatic(group: Group, start: Pro
 
 def test_an_automatic_object_lives_while_anybody_of_the_program_does(group: Group, start: Programs) -> None:
     """One process waits, others come and go with more than a lease between them."""
-    waiter = start("""
+    waiter = start(
+        """
         items = queue.Queue()
         say(items.get(), items.get())
-    """, script="job")
+    """,
+        script="job",
+    )
     group.until_waiting("job.items", 1)
     start("items = queue.Queue(); items.put(1)", script="job").ends()
     start("items = queue.Queue(); items.put(2)", script="job").ends()
@@ -197,13 +204,16 @@ def test_one_name_for_two_kinds_is_told_with_both(group: Group, start: Programs)
 
 def test_delete_ends_what_is_stuck(group: Group, start: Programs) -> None:
     """For operators: whoever waits is told, and the name is free."""
-    waiter = start("""
+    waiter = start(
+        """
         from dthreading.errors import ObjectGone
         try:
             queue.Queue(name="stuck").get()
         except ObjectGone as error:
             say(error)
-    """, script="waiter")
+    """,
+        script="waiter",
+    )
     group.until_waiting("stuck", 1)
     start("say(threading.delete('stuck'), threading.delete('stuck'))", script="operator").ends(says=("True False",))
     assert "'stuck'" in waiter.hears()
