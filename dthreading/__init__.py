@@ -44,7 +44,6 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 from dthreading.config import configure
-from dthreading.runtime import delete
 from dthreading.errors import (
     AmbiguousName,
     DThreadingError,
@@ -62,6 +61,7 @@ from dthreading.errors import (
 )
 from dthreading.locks import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
 from dthreading.naming import PrivateNameWarning
+from dthreading.runtime import delete
 
 if TYPE_CHECKING:
     from threading import excepthook

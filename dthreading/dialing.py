@@ -107,6 +107,8 @@ class Dialer:
         try:
             messages = link.read()
         except DThreadingError as error:
+            if isinstance(error, ProtocolError) and link.name not in str(error):
+                error = ProtocolError(f"{link.name} is no replica of ours: {error}")
             self._refused(link, session, error)
             return
         now = clock()

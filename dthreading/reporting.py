@@ -33,6 +33,8 @@ class Reporter:
         self._settings = settings
         self._session: ClientSession | None = None
         self._known = State.NEW
+        self._unheard: ClientSession | None = None
+        self._silent_at = 0.0
 
     def report(self, session: ClientSession) -> None:
         """Says what has become of the session, once for each change."""
@@ -53,6 +55,17 @@ class Reporter:
                 session.id, session.why_over, self._in_use(session),
             )  # fmt: skip
             self._tell_lost(Lost(session.id, session.why_over))
+
+    def report_silence(self, session: ClientSession, now: float, trouble: Exception | None) -> None:
+        """Says once that nobody has opened the session for a whole lease: who waits for ever should know what for."""
+        if session is not self._unheard:
+            self._unheard, self._silent_at = session, now + self._settings.lease
+        elif not session.id and not session.over and now >= self._silent_at:
+            self._silent_at = float("inf")
+            logger.warning(
+                "no replica has answered for a whole lease (%g s), and whatever may wait goes on waiting%s",
+                self._settings.lease, f": {trouble}" if trouble is not None else "",
+            )  # fmt: skip
 
     def _in_use(self, session: ClientSession) -> str:
         names = [repr(target) for target in list(session.handles)]

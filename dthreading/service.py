@@ -202,6 +202,7 @@ class Service:
         if session is not None:
             session.tick(now)
             self._reporter.report(session)
+            self._reporter.report_silence(session, now, self.dialer.trouble)
         self.dialer.tend(session, now)
         self._pass_on(session)
         if self.stopped:
