@@ -21,7 +21,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def group(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Group]:
+def group(cluster: Cluster, request: pytest.FixtureRequest) -> Group:
     """The file's group, whole at the beginning of each test."""
     for node in cluster.nodes:
         if node.running:
@@ -29,7 +29,7 @@ def group(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Group]:
         else:
             node.start(wait=False)
             node.wait_ready()
-    yield Group(cluster, request.node.name)
+    return Group(cluster, request.node.name)
 
 
 @pytest.fixture

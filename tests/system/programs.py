@@ -7,6 +7,7 @@ lines on standard input, so that a test waits for what has happened and never fo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from tests.server.cluster import ROOT, Cluster, Node
+from tests.server.cluster import Cluster, Node
 
 PATIENCE_S = 30.0
 """For whatever must come at all; twenty times what it takes on an idle machine."""
@@ -137,10 +138,8 @@ class Program:
             self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):  # what was told to a process that was killed before it read it
                 stream.close()
-            except BrokenPipeError:
-                pass  # what was told to a process that was killed before it read it
 
     def _line(self) -> str:
         assert self.process.stdout is not None
@@ -148,8 +147,8 @@ class Program:
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
-                left = deadline - time.monotonic()
-                assert left > 0 and selector.select(left), f"it says nothing\n{self.complaints()}"
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                assert ready, f"it says nothing\n{self.complaints()}"
                 read = os.read(self.process.stdout.fileno(), 65536)
                 assert read, f"it ended, having said {self._buffer!r}\n{self.complaints()}"
                 self._buffer += read
@@ -269,6 +268,3 @@ def processes_with(*words: str) -> list[int]:
         if entry.name.isdigit() and all(word in line for word in words):
             found.append(int(entry.name))
     return found
-
-
-assert (ROOT / "dthreading").is_dir()

@@ -22,7 +22,8 @@ WAITS = {
         "Lock", "threading.Lock(name='x').acquire()", "threading.Lock(name='x').acquire(timeout=500)", "x", "",
     ),
     "Semaphore.acquire": (
-        "Semaphore", "threading.Semaphore(1, name='x').acquire()", "threading.Semaphore(1, name='x').acquire()", "x", "",
+        "Semaphore", "threading.Semaphore(1, name='x').acquire()", "threading.Semaphore(1, name='x').acquire()", "x",
+        "",
     ),
     "Event.wait": ("Event", "", "threading.Event(name='x').wait()", "x", ""),
     "Queue.get": (
@@ -139,7 +140,7 @@ def test_ctrl_c_in_a_main_thread_leaves_other_threads_waiting(group: Group, star
 
 
 def test_ctrl_c_again_and_again_never_leaves_a_lock_held(group: Group, start: Programs) -> None:
-    """Wherever in the loop it strikes: before the call, in it, between grant and return, in the body, in the release."""
+    """Wherever in the loop it strikes: before the call, in it, between grant and return, in the body, in release()."""
     victim = start(
         """
         lock = threading.Lock(name="x")

@@ -189,7 +189,7 @@ def test_status_and_locks_of_the_local_group(home: Path, start: Programs) -> Non
     assert replica["sessions"] == 1
     locks = start.run(["-m", "dthreading.cli", "locks"])
     lines = _lines(locks)
-    assert f"holder.py" in lines[1]
+    assert "holder.py" in lines[1]
     assert str(holder.pid) in lines[1]
 
 

@@ -282,10 +282,12 @@ def test_items_arrive_as_they_were(group: Group, start: Programs, tmp_path) -> N
         import shapes, datetime, decimal, collections, fractions, math
         values = [
             None, True, False, 0, -1, 2**63, 2**64, -2**70, 1.5, float("inf"), -0.0, "", "ü\\U0001f600", b"", b"\\0",
-            bytearray(b"x"), (), (1,), [], [1, (2, [3])], {}, {1: {"a": (None,)}}, {(1, 2): 3}, set(), {1}, frozenset({2}),
-            shapes.Point(1, 2), shapes.Colour.RED, shapes.Text("t"), range(3), 1j, Ellipsis, int, shapes.Point,
+            bytearray(b"x"), (), (1,), [], [1, (2, [3])], {}, {1: {"a": (None,)}}, {(1, 2): 3}, set(), {1},
+            frozenset({2}), shapes.Point(1, 2), shapes.Colour.RED, shapes.Text("t"), range(3), 1j, Ellipsis, int,
+            shapes.Point,
             datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc), decimal.Decimal("1.10"),
-            collections.OrderedDict(a=1), fractions.Fraction(1, 3), ValueError("x").args, "x" * 100_000, shapes.SENTINEL,
+            collections.OrderedDict(a=1), fractions.Fraction(1, 3), ValueError("x").args, "x" * 100_000,
+            shapes.SENTINEL,
         ]
         items = queue.Queue(name="q")
         if sys.argv[1] == "put":

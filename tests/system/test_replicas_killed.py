@@ -193,7 +193,9 @@ MINORITY = """
     lock, event, items = threading.Lock(name="x"), threading.Event(name="e"), queue.Queue(name="q")
     held = threading.Lock(name="held")
     held.acquire()
-    items.put("before")
+    kept = queue.Queue(name="kept")
+    kept.put("before")
+    items.put("taken")
     say("ready")
     told()
     calls = {
@@ -221,7 +223,7 @@ MINORITY = """
     for name in calls:
         say(name, outcomes[name])
     def wait():
-        say("got", items.get())
+        say("got", kept.get())
         say("locked", lock.acquire())
     assert lock.acquire(timeout=0.05) is False
     assert event.wait(timeout=0.05) is False
@@ -234,7 +236,7 @@ MINORITY = """
 
 
 def test_without_a_majority_some_calls_fail_and_others_wait(group: Group, start: Programs) -> None:
-    """What waits for nothing raises after a lease; what waits goes on waiting, and is answered when the group is back."""
+    """What waits for nothing raises after a lease; the rest goes on waiting, and is answered when the group is back."""
     program = start(MINORITY, DTHREADING_LEASE="1", DTHREADING_PATIENCE="0.2")
     program.hears("ready")
     for node in group.followers():
