@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-from dthreading import config, naming, runtime
+from dthreading import config, inheriting, naming, runtime
 from dthreading.errors import WrongGroup
 from dthreading.session.calls import READ, Target
 from dthreading.wire.messages import Lifetime
@@ -142,6 +142,8 @@ class Proxy:
         self._proxy_settled = False
         self._proxy_unsaid = named.complaint
         self._proxy_point_to(Target("", named.text, self._proxy_kind, arguments, int(named.lifetime)))
+        if named.lifetime == Lifetime.PRIVATE:
+            inheriting.remember(self)
 
     def _proxy_settle(self) -> None:
         """The first use. It may run in two threads at once; both do the same."""

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.server.cluster import Cluster
-from tests.system.programs import Group, Programs
+from tests.system.programs import Group, Programs, processes_with
 
 QUIET = ("-W", "ignore::DeprecationWarning")
 """Python 3.12 warns of a fork in a process with threads; that is the very case that is looked at here."""
@@ -465,3 +467,113 @@ def test_a_signal_in_the_parent_while_it_waits_for_children(group: Group, start:
     )
     program.ends(says=("reaped",))
     assert signal.SIGCHLD
+
+
+@pytest.mark.parametrize("fork", ["multiprocessing", "os.fork"])
+@pytest.mark.parametrize("where", ["servers", "nothing configured"])
+def test_what_a_forked_child_alone_has_used_is_there_when_it_has_ended(
+    group: Group, start: Programs, tmp_path: Path, fork: str, where: str
+) -> None:
+    """`Process(target=work, args=(results,))`, join, get: the parent touches the queue when the child is gone."""
+    nothing = {"DTHREADING_SERVERS": None, "XDG_STATE_HOME": str(tmp_path / "state")}
+    program = start(
+        f"""
+        import multiprocessing
+        def work(results, finished):
+            results.put("result")
+            finished.set()
+        def main():
+            results, finished = queue.Queue(), threading.Event()
+            if {fork == "os.fork"}:
+                child = os.fork()
+                if not child:
+                    work(results, finished)
+                    sys.exit()
+                os.waitpid(child, 0)
+            else:
+                child = multiprocessing.get_context("fork").Process(target=work, args=(results, finished))
+                child.start()
+                child.join()
+            say(finished.is_set(), results.get(timeout=5))
+        main()
+    """,
+        options=QUIET,
+        DTHREADING_NAMING="auto",
+        **(nothing if where == "nothing configured" else {}),
+    )
+    try:
+        program.ends(says=("True result",))
+    finally:
+        for pid in processes_with("--embedded", str(tmp_path)):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_daemon_goes_on_with_the_objects_of_the_process_that_started_it(
+    group: Group, start: Programs, used: bool
+) -> None:
+    """It is forked, and its parent ends: nobody but the daemon has these objects then, and nobody else can get them."""
+    program = start(
+        f"""
+        class Daemon:
+            def __init__(self):
+                self.lock, self.items = threading.RLock(), queue.Queue()
+        daemon = Daemon()
+        if {used}:
+            with daemon.lock:
+                assert daemon.items.empty()
+        if os.fork():
+            os._exit(0) if {used} else sys.exit(0)
+        os.setsid()
+        told()
+        with daemon.lock:
+            daemon.items.put("works")
+        say(daemon.items.get())
+    """,
+        options=QUIET,
+        DTHREADING_NAMING="auto",
+        DTHREADING_LEASE="0.5",
+    )
+    program.ends()
+    group.until(lambda: not group.rows())
+    program.tell()
+    program.hears("works")
+
+
+def test_strict_naming_is_strict_after_a_fork_as_well(start: Programs) -> None:
+    program = start(
+        """
+        def make(lock):
+            if not os.fork():
+                os._exit(0)
+            os.wait()
+            try:
+                lock.acquire()
+            except threading.AmbiguousName:
+                say("ambiguous")
+        make(threading.Lock())
+    """,
+        options=QUIET,
+        DTHREADING_NAMING="strict",
+    )
+    program.ends(says=("ambiguous",))
+
+
+def test_a_fork_while_the_group_is_away_is_not_held_up_for_long(group: Group, start: Programs) -> None:
+    program = start(
+        """
+        def main():
+            lock = threading.Lock()
+            if not os.fork():
+                os._exit(3)
+            say(os.waitstatus_to_exitcode(os.wait()[1]))
+        told()
+        main()
+    """,
+        options=QUIET,
+        DTHREADING_NAMING="auto",
+        DTHREADING_PATIENCE="0.2",
+    )
+    group.cluster.kill()
+    program.tell()
+    program.ends(says=("3",), complains="before a fork")
