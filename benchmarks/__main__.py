@@ -48,14 +48,14 @@ def _parse() -> tuple[Options, argparse.Namespace]:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all of them if left out")
     parser.add_argument("--quick", action="store_true", help="shorter and rougher")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--commands", type=int, metavar="N", help="for `bounded` (200 000; quick: 60 000)")
+    parser.add_argument("--commands", type=int, metavar="N", help="for `bounded` (200 000; quick: 40 000)")
     loops = ("auto", "asyncio", "uvloop")
     parser.add_argument("--event-loop", choices=loops, default="auto", help="of the replicas (auto: as they choose)")
     chosen = parser.parse_args()
     unknown = set(chosen.names) - set(NAMES)
     if unknown:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
-    commands = chosen.commands or (60_000 if chosen.quick else 200_000)
+    commands = chosen.commands or (40_000 if chosen.quick else 200_000)
     return Options(quick=chosen.quick, commands=commands, event_loop=chosen.event_loop), chosen
 
 

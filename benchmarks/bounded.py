@@ -81,7 +81,7 @@ def _item_bytes(commands: int) -> int:
     """Small; in a shorter run large enough that the log is cut several times, which it is each 50 000 entries or 32 MB,
     in segments of 16 MB.
     """
-    return 20 if commands > 500_000 else 1000 if commands > 100_000 else 8000
+    return 20 if commands > 500_000 else 1000 if commands > 100_000 else 6000
 
 
 def _sample(cluster: Cluster) -> list[float]:

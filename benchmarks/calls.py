@@ -29,7 +29,7 @@ def run(options: Options) -> Section:
         p50_us, p99_us = (percentile(found, part) * 1e6 for part in (0.5, 0.99))
         section.add(f"floor: {what}", p50_us, "us", note=f"p99 {p99_us:.0f} us")
     times, costs = [], []
-    for memory in (True, False):
+    for memory in (False,) if options.quick else (True, False):
         mode = "memory" if memory else "durable"
         floor_us = 2 * (2 * trip_us + (0 if memory else sync_us))
         with group(options, memory=memory) as cluster, Worker(cluster) as worker:
@@ -43,7 +43,7 @@ def run(options: Options) -> Section:
                 "x",
                 note="its two commands, each 2 round trips between cores and a sync where durable",
             )
-            costs += _costs(mode, cluster, worker, options.pick(2000, 500))
+            costs += _costs(mode, cluster, worker, options.pick(2000, 400))
             times.append([mode, p50_us, p99_us, *_throughput(cluster, options)])
     heads = ["", "pair p50, us", "p99, us", *(f"pairs/s, {n} clients" for n in CLIENTS)]
     section.tables.append(Table([*heads, f"hand-offs/s, {HAND_OFF_CLIENTS} clients"], times, "Time"))
@@ -61,7 +61,7 @@ def run(options: Options) -> Section:
 
 
 def _latency(worker: Worker, options: Options) -> tuple[float, float]:
-    latencies = worker.ask("latencies", options.pick(4000, 1000))
+    latencies = worker.ask("latencies", options.pick(4000, 500))
     return percentile(latencies, 0.5) * 1e6, percentile(latencies, 0.99) * 1e6
 
 
@@ -96,7 +96,7 @@ def _spent(pid: int) -> tuple[float, float, float, float]:
 
 
 def _throughput(cluster: Cluster, options: Options) -> list[float]:
-    seconds = options.pick(3, 1)
+    seconds = options.pick(2, 1)
     rates = []
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(Worker(cluster)) for _ in range(max(CLIENTS))]

@@ -10,11 +10,11 @@ from benchmarks.harness import Options, Section, Table, followers, group, pid_of
 from benchmarks.worker import Worker
 
 PERCENT_MAX = 0.5
-SETTLE_S = 2.0
+SETTLE_S = 1.5
 
 
 def run(options: Options) -> Section:
-    span_s = options.pick(20, 6)
+    span_s = options.pick(20, 4)
     section = Section("Idle")
     section.notes.append(
         f"A durable group of three and one client with an open session (lease 10 s) and a lock, left alone for {span_s}"
@@ -38,7 +38,7 @@ def run(options: Options) -> Section:
             ticks = (procfs.stat_cpu_s(pid) - stat_s) / spent_s * 100
             rows.append([name, percent, ticks, (procfs.wake_ups(pid) - woken) / spent_s])
         section.tables.append(Table(["process", "% of a core", "% by /proc/PID/stat", "wake-ups a second"], rows))
-        watch_s = options.pick(8, 3)
+        watch_s = options.pick(8, 2)
         with procfs.watched(*pids.values()) as calls:
             time.sleep(watch_s)
     for name, pid in pids.items():

@@ -29,7 +29,7 @@ def run(options: Options) -> Section:
         " ratio is of all three replicas together. *same* has the same on both sides, and so shows what the ratio of"
         " two equal things looks like on this machine."
     )
-    rounds, pairs = options.pick(60, 24), 40
+    rounds, pairs = options.pick(40, 12), 40
     rows = []
 
     def compare(what: str, few: Side, many: Side, calls: int, demand: float | None) -> None:
