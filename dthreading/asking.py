@@ -36,11 +36,11 @@ def ask_any(settings: Settings, question: str, arguments: tuple[Any, ...]) -> An
 
     """
     trouble: Exception | None = None
-    for server in settings.servers or (embedded.server_name(),):
+    for server in resolve.each(settings.servers or (embedded.server_name(),)):
         try:
-            for endpoint in resolve.endpoints(server):
-                secret = read_secret(settings.secret) if endpoint.guarded else None
-                return ask(endpoint, secret, question, arguments)
+            endpoint = resolve.endpoints(server)[0]
+            secret = read_secret(settings.secret) if endpoint.guarded else None
+            return ask(endpoint, secret, question, arguments)
         except (NotAuthenticated, ProtocolError):
             raise
         except (OSError, DThreadingError) as error:

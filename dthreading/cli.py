@@ -178,11 +178,9 @@ def _ask_all(settings: Settings) -> list[dict[str, Any]]:
     """The status of every replica, all asked at once; where there is none, `error` says why."""
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
-    servers = settings.servers
-    if not servers:
-        from dthreading import embedded  # noqa: PLC0415
+    from dthreading import embedded, resolve  # noqa: PLC0415
 
-        servers = (embedded.server_name(),)
+    servers = tuple(resolve.each(settings.servers or (embedded.server_name(),)))
     with ThreadPoolExecutor(len(servers)) as pool:
         answers = list(pool.map(lambda server: _ask_one(settings, server, "status"), servers))
     return [

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from dthreading.errors import GroupUnreachable
 
-__all__ = ["Endpoint", "endpoints", "numeric"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Endpoint", "each", "endpoints", "numeric"]
 
 SERVICE: Final = "_dthreading._tcp"
 """What stands before a domain in the SRV records of a group."""
@@ -82,6 +85,20 @@ def _look_up(host: str, port: int) -> list[Endpoint]:
         Endpoint(f"[{address[0]}]:{port}" if ":" in str(address[0]) else f"{address[0]}:{port}", family, address)  # type: ignore[arg-type]
         for family, _, _, _, address in found
     ]
+
+
+def each(servers: Iterable[str]) -> Iterator[str]:
+    """The replicas one by one, to be asked each for itself: a name with SRV records stands for several. May block."""
+    for server in servers:
+        if ":" in server:
+            yield server
+            continue
+        try:
+            found = endpoints(server)
+        except GroupUnreachable:
+            yield server  # whoever asks it hears why
+        else:
+            yield from (endpoint.name for endpoint in found)
 
 
 def _services(domain: str) -> list[tuple[str, int]]:

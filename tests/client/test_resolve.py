@@ -108,3 +108,15 @@ def test_a_missing_secret_is_said_before_anybody_is_dialed(tmp_path: Path) -> No
     finder = Finder(Settings(servers=("127.0.0.1:7",), namespace="", secret=tmp_path / "none"), lambda: 0.0, print)
     with pytest.raises(NotAuthenticated, match="DTHREADING_SECRET_FILE"):
         finder.next(0.0)
+
+
+def test_a_name_stands_for_replicas_that_are_asked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dthreading status` shows all of them, and a question to any goes on to the next when the first is down."""
+    monkeypatch.setattr(resolve, "_services", lambda _: [("127.0.0.1", 7), ("127.0.0.2", 7)])
+    assert list(resolve.each(("a.example.org", "10.1.2.3:7"))) == ["127.0.0.1:7", "127.0.0.2:7", "10.1.2.3:7"]
+
+    def unknown(_: str) -> None:
+        raise GroupUnreachable("no SRV records")
+
+    monkeypatch.setattr(resolve, "_services", unknown)
+    assert list(resolve.each(("a.example.org", "unix:/x"))) == ["a.example.org", "unix:/x"]
