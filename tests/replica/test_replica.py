@@ -47,6 +47,22 @@ def test_what_was_passed_on_to_a_dead_leader_goes_to_the_next_one() -> None:
     assert [reply.status for reply in group.replies(7)] == [wire.Status.OK]
 
 
+def test_a_new_leader_hears_at_once_what_is_pending() -> None:
+    """Not only when the stream to it has run dry: a client behind a follower waits for the election and no longer."""
+    group = Group()
+    leader = group.leader()
+    follower = other_than(leader)
+    session = group.open(follower, 7)
+    group.attach(follower, 7, session)
+    for other in group.replicas:
+        group.cut |= {(leader, other), (other, leader)}
+    group.say(follower, 7, wire.Call(session, 0, 1, 1, "acquire", (True, 1), False))
+    while group.replicas[follower].paxos.leader in {leader, None}:
+        group.pass_ms(20)
+    group.pass_ms(200)
+    assert len(group.replies(7)) == 1
+
+
 def test_a_lost_forward_is_passed_on_again_to_the_same_leader() -> None:
     """The link may lose it without anybody noticing: the follower asks again when apply has not seen it for long."""
     group = Group()
