@@ -51,7 +51,7 @@ def test_a_new_leader_hears_at_once_what_is_pending() -> None:
     """Not only when the stream to it has run dry: a client behind a follower waits for the election and no longer."""
     group = Group()
     leader = group.leader()
-    follower = other_than(leader)
+    follower = max(number for number in group.replicas if number != leader)
     session = group.open(follower, 7)
     group.attach(follower, 7, session)
     for other in group.replicas:
@@ -59,6 +59,7 @@ def test_a_new_leader_hears_at_once_what_is_pending() -> None:
     group.say(follower, 7, wire.Call(session, 0, 1, 1, "acquire", (True, 1), False))
     while group.replicas[follower].paxos.leader in {leader, None}:
         group.pass_ms(20)
+    assert group.replicas[follower].paxos.leader != follower
     group.pass_ms(200)
     assert len(group.replies(7)) == 1
 
