@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -143,10 +144,16 @@ class Starter:
         if said.startswith(REFUSAL) and "another process" not in said:
             self._started_at = None
             raise GroupUnreachable(f"the embedded group did not start: {said.removeprefix(REFUSAL)}")
+        if TRACEBACK_END.match(said):
+            self._started_at = None
+            raise GroupUnreachable(f"the embedded group did not start: {said} (more in {directory() / LOG_NAME})")
 
 
 REFUSAL: Final = "dthreading-server: "
 """How the sentence begins with which the server refuses to start."""
+
+TRACEBACK_END: Final = re.compile(r"[\w./-]*(Error|Exception)\b|\S*python\S*: ")
+"""The last line of one, or what the interpreter says of a module that is not there. Lines of the log open with a date."""
 
 
 def start(data: Path) -> int:

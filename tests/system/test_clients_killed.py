@@ -281,3 +281,73 @@ def test_condition_waiters_and_barriers_of_the_dead(group: Group, start: Program
     )
     other.ends(says=("broken",))
     party.kill()
+
+
+@pytest.mark.parametrize(("word", "status", "complaint"), [("exit", 70, "this process ends"), ("interrupt", 5, "lost")])
+def test_a_process_that_must_not_go_on_is_ended(
+    group: Group, start: Programs, word: str, status: int, complaint: str
+) -> None:
+    """In the middle of whatever it does, without a call of ours that could raise."""
+    program = start(
+        f"""
+        threading.configure(on_lost={word!r})
+        lock = threading.Lock(name="orders")
+        lock.acquire()
+        say("holds")
+        try:
+            sys.stdin.read()
+        except KeyboardInterrupt:
+            sys.exit(5)
+    """,
+        DTHREADING_LEASE=SHORT,
+    )
+    program.hears("holds")
+    program.stop()
+    group.until_free("orders")
+    program.go_on()
+    program.ends(status, complains=complaint)
+
+
+def test_a_fence_is_there_while_a_lock_is_held_and_grows(group: Group, start: Programs) -> None:
+    """Over all locks, also after one was deleted and made again."""
+    program = start("""
+        lock = threading.Lock(name="orders")
+        fences = []
+        for other in (lock, threading.RLock(name="r"), threading.Lock(name="orders"), lock):
+            assert other.fence is None
+            with other:
+                fences.append(other.fence)
+            assert other.fence is None
+        assert threading.delete("orders") in (True, False)
+        del lock, other
+        with threading.Lock(name="orders") as entered:
+            assert entered is True
+        again = threading.Lock(name="orders")
+        with again:
+            fences.append(again.fence)
+        assert fences == sorted(set(fences)), fences
+        say("grew")
+    """)
+    program.ends(says=("grew",))
+
+
+def test_many_processes_one_lock_first_come_first_served(group: Group, start: Programs) -> None:
+    holder = start(HOLD + "    told()\n    lock.release()\n", script="holder")
+    holder.hears("holds")
+    waiters = []
+    for number in range(5):
+        waiters.append(
+            start(
+                """
+            with threading.Lock(name="orders"):
+                with open("order", "a") as file: file.write(sys.argv[1])
+        """,
+                str(number),
+                script="waiter",
+            )
+        )
+        group.until_waiting("orders", number + 1)
+    holder.tell()
+    for waiter in waiters:
+        waiter.ends()
+    assert (start.folder / "order").read_text() == "01234"

@@ -293,3 +293,14 @@ def test_a_damaged_directory_is_told_to_the_program(home: Path, start: Programs)
         path.write_bytes(b"\xff" * 4096 + path.read_bytes()[4096:])
     program = start("threading.Lock(name='x').acquire()", DTHREADING_LEASE="5")
     program.ends(1, complains="the embedded group did not start: ")
+
+
+def test_a_replica_that_cannot_even_start_is_told_to_the_program(home: Path, start: Programs, tmp_path: Path) -> None:
+    """Half an installation: what its traceback ends with, and where the rest of it is."""
+    broken = tmp_path / "broken"
+    shutil.copytree(ROOT / "dthreading", broken / "dthreading")
+    (broken / "replicas").mkdir()
+    (broken / "replicas" / "__init__.py").write_text("import something_that_is_missing\n")
+    program = start("threading.Lock(name='x').acquire()", PYTHONPATH=str(broken), DTHREADING_LEASE="20")
+    program.ends(1, complains="No module named 'something_that_is_missing'")
+    assert str(home / ".local" / "state" / "dthreading") in program.complaints()
