@@ -153,7 +153,7 @@ REFUSAL: Final = "dthreading-server: "
 """How the sentence begins with which the server refuses to start."""
 
 TRACEBACK_END: Final = re.compile(r"[\w./-]*(Error|Exception)\b|\S*python\S*: ")
-"""The last line of one, or what the interpreter says of a module that is not there. Lines of the log open with a date."""
+"""The last line of one, or what the interpreter says of a missing module. (Lines of the log open with a date.)"""
 
 
 def start(data: Path) -> int:
