@@ -27,7 +27,7 @@ def home() -> Iterator[Path]:
     yield folder
     for pid in processes_with("--embedded", str(folder)):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGTERM)  # it takes its socket along, wherever that is
         until(lambda pid=pid: state_of(pid) in {"", "Z"})
     shutil.rmtree(folder, ignore_errors=True)
 
