@@ -35,7 +35,7 @@ LANES_PER_SESSION_MAX: Final = 65_536
 replica."""
 
 SESSIONS_MAX: Final = 100_000
-"""Live sessions of one group. A session costs about 1 KB on each replica."""
+"""Live sessions of one group. A session costs about 1 KB on a replica, 3.5 KB where its client is connected."""
 
 ATTACHMENTS_PER_SESSION_MAX: Final = 1_000_000
 """Objects one session may be attached to at one time."""
