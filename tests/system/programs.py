@@ -188,7 +188,9 @@ class Programs:
 
         """
         path = self.folder / f"{script}.py"
-        path.write_text(PRELUDE + textwrap.dedent(lines))
+        written = path.with_suffix(".new")
+        written.write_text(PRELUDE + textwrap.dedent(lines))
+        written.rename(path)  # in one step: another program of that name may be reading its text right now
         return self.run([*options, str(path), *arguments], script, **environment)
 
     def run(self, arguments: list[str], label: str = "program", **environment: Any) -> Program:
