@@ -143,7 +143,8 @@ class Starter:
         said = _last_line(directory() / LOG_NAME)
         if said.startswith(REFUSAL) and "another process" not in said:
             self._started_at = None
-            raise GroupUnreachable(f"the embedded group did not start: {said.removeprefix(REFUSAL)}")
+            advice = f" Removing {directory()} starts an empty group." if "damaged" in said else ""
+            raise GroupUnreachable(f"the embedded group did not start: {said.removeprefix(REFUSAL)}{advice}")
         if TRACEBACK_END.match(said):
             self._started_at = None
             raise GroupUnreachable(f"the embedded group did not start: {said} (more in {directory() / LOG_NAME})")

@@ -35,7 +35,7 @@ HEADER_BYTES_MAX: Final = 1 << 20
 """A configuration of seven members takes less than a kilobyte."""
 
 _TAIL: Final = struct.Struct(">II8s")
-_MAGIC: Final = b"dtsnap01"
+_MAGIC: Final = b"dtsnap02"
 
 
 class SnapshotHeader(NamedTuple):
