@@ -11,15 +11,14 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dthreading import holds, naming, runtime
+from dthreading.entering import Entered
 from dthreading.errors import LockLost
 from dthreading.holds import Hold, Holds, holds_of
-from dthreading.proxy import FOR_EVER_S, Proxy
+from dthreading.proxy import FOR_EVER_S
 from dthreading.session.calls import ACQUIRE, READ, TRY_ACQUIRE
 from dthreading.wire.messages import Lifetime
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from dthreading.session.calls import Answer
 
 __all__ = ["Ownable"]
@@ -27,7 +26,7 @@ __all__ = ["Ownable"]
 logger = logging.getLogger("dthreading")
 
 
-class Ownable(Proxy):
+class Ownable(Entered):
     """What Lock and RLock share, and what a Condition needs of either."""
 
     __slots__ = ("_proxy_born", "_proxy_holds")
@@ -73,28 +72,6 @@ class Ownable(Proxy):
         """Whether anybody holds it, in any process. A round trip to the group."""
         return bool(self._ask("locked", (), READ).value)
 
-    def __enter__(self) -> bool:
-        entered = False
-        try:
-            entered = self.acquire()
-            # The return, too, is inside the `try`: an interrupt that is raised here must not leave the lock held. (Of a
-            # constant it would not be: the compiler leaves the `try` before it loads one.)
-            return entered  # noqa: RET504
-        except BaseException:
-            if entered:
-                self._give_back()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            self.release()
-        except Exception:
-            if kind is None:
-                raise
-            logger.warning("%r was not released properly after an error in its body", self._proxy_target, exc_info=True)
-
     @property
     def fence(self) -> int | None:
         """The fencing token of the hold: this thread's, else the latest of this process; None where there is none.
@@ -138,7 +115,7 @@ class Ownable(Proxy):
                 return False
             self._proxy_holds.note(thread, self._hold_in(answer))
             granted = True
-            return granted  # noqa: RET504 - see __enter__
+            return granted  # noqa: RET504 - see Entered.__enter__
         except BaseException:
             if answer is not None and answer.value is not False:
                 self._proxy_holds.note(thread, self._hold_in(answer))

@@ -3,21 +3,18 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 import threading as _threading
 import warnings
 from typing import TYPE_CHECKING, ClassVar
 
 from dthreading import runtime
+from dthreading.entering import Entered
 from dthreading.proxy import Proxy, timeout_in_seconds
 from dthreading.session.calls import ACQUIRE, CHANGE, READ, TRY_ACQUIRE, WAIT_BARRIER, WAIT_EVENT, Manner, OnLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
-
-logger = logging.getLogger("dthreading")
 
 __all__ = ["Barrier", "BoundedSemaphore", "Event", "Semaphore"]
 
@@ -25,7 +22,7 @@ CHANGE_IN_TURN = Manner(parks=True, on_lost=OnLost.UNKNOWN)
 """Barrier.abort and reset: they wait for the end of an action that runs."""
 
 
-class Semaphore(Proxy):
+class Semaphore(Entered):
     """`threading.Semaphore` for all processes that use the group.
 
     Permits that a process had when it died return, unless the semaphore counts things: once any process has released
@@ -68,25 +65,8 @@ class Semaphore(Proxy):
             raise ValueError("n must be one or more")
         self._ask("release", (operator.index(n),), CHANGE)
 
-    def __enter__(self) -> bool:
-        entered = False
-        try:
-            entered = self.acquire()
-            return entered  # noqa: RET504
-        except BaseException:
-            if entered:
-                self.release()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            self.release()
-        except Exception:
-            if kind is None:
-                raise
-            logger.warning("%r was not released after an error in its body", self._proxy_target, exc_info=True)
+    def _give_back(self) -> None:
+        self.release()
 
     @property
     def _value(self) -> int:
