@@ -103,8 +103,8 @@ def test_ctrl_c_in_the_terminal_is_not_for_the_group(home: Path, start: Programs
     program = start("""
         lock = threading.Lock(name="x")
         lock.acquire()
-        say("holds")
         try:
+            say("holds")
             queue.Queue(name="q").get()
         except KeyboardInterrupt:
             assert lock.locked()
