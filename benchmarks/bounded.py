@@ -9,7 +9,7 @@ from itertools import pairwise
 from benchmarks import procfs
 from benchmarks.crowd import Crowd, Stream, lock, pump, queue
 from benchmarks.harness import Cluster, Options, Section, Table, group, pid_of
-from replicas.snapshots import LOG_BYTES
+from replicas.replica.snapshots import LOG_BYTES
 from replicas.storage.segments import SEGMENT_BYTES
 
 STREAMS = 64

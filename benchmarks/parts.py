@@ -17,11 +17,11 @@ from dthreading.session import ACQUIRE, RELEASE, ClientSession, Manner, PendingC
 from dthreading.wire.codec import decode, encode
 from dthreading.wire.framing import FrameDecoder, frame
 from dthreading.wire.messages import Lifetime
-from replicas.machine import Machine
-from replicas.messages import codec
+from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Configuration, Durable, Member, Timing
-from replicas.replica import Replica
+from replicas.replica.core import Replica
+from replicas.replica.messages import codec
 
 CONNECTION = 1
 LEADER, FOLLOWER = 1, 2

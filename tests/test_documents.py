@@ -18,7 +18,7 @@ import pytest
 import dthreading.errors
 from dthreading.config import SETTINGS
 from dthreading.wire import limits
-from replicas import options
+from replicas.daemon import options
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ARCHITECTURE.md")]
@@ -208,7 +208,7 @@ def test_each_environment_variable_is_in_the_reference() -> None:
 
 def test_exit_codes_are_the_servers() -> None:
     """What a supervisor is told about an exit code is what the server means by it."""
-    from replicas.cli import EXIT_CODES_HELP
+    from replicas.daemon.exits import EXIT_CODES_HELP
 
     said = {number: meaning for number, meaning, _ in rows("operations.md", "Stopping and starting")}
     meant = dict(re.findall(r"^  (\d)  (.*)$", EXIT_CODES_HELP, re.MULTILINE))

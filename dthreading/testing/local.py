@@ -48,7 +48,7 @@ class LocalGroup:
     """The replicated state, applied by a thread of its own in the order in which commands come."""
 
     def __init__(self) -> None:
-        from replicas.machine import Machine  # noqa: PLC0415 - a client never imports replicas by itself
+        from replicas.machine.core import Machine  # noqa: PLC0415 - a client never imports replicas by itself
         from replicas.paxos.values import Ballot, Entry, EntryKind, encode_ballot  # noqa: PLC0415
 
         self.machine = Machine()
@@ -73,7 +73,7 @@ class LocalGroup:
 
     def lose(self, client: LocalClient) -> None:
         """The group has not heard of `client` for a whole lease: its session ends, and what it held passes on."""
-        from replicas import commands  # noqa: PLC0415
+        from replicas.machine import commands  # noqa: PLC0415
 
         epoch = self.machine.sessions[client.session].epoch
         self.submit(commands.expire(client.session, epoch, self._ballot), wait=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What storage asks of a disk, and the errors it answers with. The only file operations that the package uses.
 
-A disk is one flat directory of named files. Two things implement it: `replicas.disk.Directory`, the real one, and the
+A disk is one flat directory of named files. Two things implement it: `disk.Directory`, the real one, and the
 simulator's, which loses, tears and reorders whatever was not synced. The contract is what POSIX promises and no more: a
 write survives a power cut only after its file's `sync`; a name (made, replaced or removed) only after the disk's
 `sync`; what was not synced may survive in part, in units of one sector, in any order.

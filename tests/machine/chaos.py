@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dthreading.wire import messages as wire
-from replicas import commands
-from replicas.machine import Machine
+from replicas.machine import commands
+from replicas.machine.core import Machine
 from replicas.objects import KINDS
 from replicas.objects.barrier import ACTING, BROKEN, Barrier
 from replicas.objects.lock import Ownable

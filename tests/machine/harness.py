@@ -9,8 +9,8 @@ from typing import Any
 from dthreading.errors import from_wire
 from dthreading.wire import messages as wire
 from dthreading.wire.messages import Lifetime, Reply, Status
-from replicas import commands
-from replicas.machine import Effects, Machine
+from replicas.machine import commands
+from replicas.machine.core import Effects, Machine
 from replicas.paxos.values import Ballot, Entry, EntryKind, encode_ballot
 
 

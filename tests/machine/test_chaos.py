@@ -13,7 +13,7 @@ import pytest
 
 from dthreading.errors import ProtocolError
 from dthreading.wire.codec import encode, pack, unpack
-from replicas.machine import Effects, Machine
+from replicas.machine.core import Effects, Machine
 from tests.machine.chaos import Chaos, check
 
 SEEDS = (*range(15), 53, 95, 104, 184, 264)

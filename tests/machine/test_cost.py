@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dthreading.wire import messages as wire
-from replicas.machine import Machine
+from replicas.machine.core import Machine
 from tests.machine.harness import Bench, Client
 
 

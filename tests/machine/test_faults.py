@@ -13,8 +13,8 @@ import pytest
 from dthreading.errors import InternalError
 from dthreading.wire import messages as wire
 from dthreading.wire.messages import Reply, Status
-from replicas import commands
-from replicas.machine import Machine
+from replicas.machine import commands
+from replicas.machine.core import Machine
 from replicas.objects import KINDS
 from replicas.objects.base import Caller, Host, Refused, Replicated, operation
 from replicas.objects.waiting import Waiter, WaitQueue

@@ -10,8 +10,8 @@ import pytest
 from dthreading.errors import LimitExceeded, ObjectGone, ObjectMismatch, ProtocolError
 from dthreading.wire import messages as wire
 from dthreading.wire.messages import Lifetime
-from replicas import commands
-from replicas.machine import Machine
+from replicas.machine import commands
+from replicas.machine.core import Machine
 from tests.machine.harness import PARKED, Bench, Client
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dthreading.errors import LimitExceeded, ShutDown, TasksLost
-from replicas.machine import Machine
+from replicas.machine.core import Machine
 from replicas.objects.stores import BLOCK_MAX, Sorted
 from tests.machine.harness import PARKED, Bench, Client, Handle
 

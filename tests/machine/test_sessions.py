@@ -11,8 +11,8 @@ from dthreading.errors import LimitExceeded, ProtocolError
 from dthreading.wire import messages as wire
 from dthreading.wire.limits import SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN
 from dthreading.wire.messages import Ended, Reply, Status
-from replicas import commands
-from replicas.machine import Machine
+from replicas.machine import commands
+from replicas.machine.core import Machine
 from replicas.objects.limits import MACHINE_VERSION, Limits
 from replicas.paxos.values import Ballot, Configuration, Entry, EntryKind, encode_configuration
 from tests.machine.harness import PARKED, Bench, Client

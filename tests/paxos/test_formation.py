@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from replicas.formation import CENSUS_MS, MESSAGES, Census, Formation, Phase
 from replicas.paxos.values import Configuration
+from replicas.replica.formation import CENSUS_MS, MESSAGES, Census, Formation, Phase
 
 ADDRESSES = ("a:1", "b:1", "c:1")
 

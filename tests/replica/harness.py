@@ -8,11 +8,11 @@ from typing import Any
 
 from dthreading.wire import codec
 from dthreading.wire import messages as wire
-from replicas.machine import Machine
-from replicas.output import ReplicaOutput
+from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Configuration, Durable, Member, Timing
-from replicas.replica import Replica
+from replicas.replica.core import Replica
+from replicas.replica.output import ReplicaOutput
 
 TTL_MS = 10_000
 

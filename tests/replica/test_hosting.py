@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from replicas.hosting import Hosting
+from replicas.replica.hosting import Hosting
 
 
 def test_what_is_pending_keeps_its_order_and_ends_with_apply() -> None:

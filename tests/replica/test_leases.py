@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicas.leases import Leases
+from replicas.replica.leases import Leases
 
 
 def test_a_lease_ends_at_its_deadline_once() -> None:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from dthreading.wire import messages as wire
-from replicas.messages import Forward, Vouch, Vouched
 from replicas.paxos import messages as paxos
+from replicas.replica.messages import Forward, Vouch, Vouched
 from tests.replica.harness import TTL_MS, Group
 
 

@@ -31,10 +31,10 @@ from dthreading.wire.messages import (
     Status,
     Welcome,
 )
-from replicas import clients as clients_module
-from replicas.clients import Clients
-from replicas.connections import Outgoing
-from replicas.journal import Muffler
+from replicas.daemon import clients as clients_module
+from replicas.daemon.clients import Clients
+from replicas.daemon.connections import Outgoing
+from replicas.daemon.journal import Muffler
 
 SECRET = bytes(range(32))
 

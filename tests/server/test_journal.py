@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from replicas.journal import MUFFLED_BURST, MUFFLED_PERIOD_S, Muffler, log, notify_supervisor, open_journal
+from replicas.daemon.journal import MUFFLED_BURST, MUFFLED_PERIOD_S, Muffler, log, notify_supervisor, open_journal
 
 
 @pytest.fixture

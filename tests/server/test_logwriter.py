@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from replicas import logwriter
-from replicas.logwriter import LogWriter
+from replicas.daemon import logwriter
+from replicas.daemon.logwriter import LogWriter
 from replicas.storage.files import StorageFailed
 
 

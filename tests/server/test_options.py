@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from replicas.address import Address, BadOptions
-from replicas.options import parse
+from replicas.daemon.address import Address, BadOptions
+from replicas.daemon.options import parse
 
 THREE = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
 

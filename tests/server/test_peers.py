@@ -11,15 +11,15 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from dthreading.wire.messages import Welcome
-from replicas import peers as peers_module
-from replicas.address import Address
-from replicas.clients import Clients
-from replicas.connections import Connection, Outgoing
-from replicas.formation import Census
-from replicas.journal import Muffler
-from replicas.messages import Forward, Vouch
+from replicas.daemon import peers as peers_module
+from replicas.daemon.address import Address
+from replicas.daemon.clients import Clients
+from replicas.daemon.connections import Connection, Outgoing
+from replicas.daemon.journal import Muffler
+from replicas.daemon.peers import Introduction, Peers
 from replicas.paxos.values import Configuration
-from replicas.peers import Introduction, Peers
+from replicas.replica.formation import Census
+from replicas.replica.messages import Forward, Vouch
 
 SECRET = bytes(range(32))
 CENSUS = Census(0, ("a", "b"), b"i", Configuration("", 0, (), b""))

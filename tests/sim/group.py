@@ -11,9 +11,12 @@ import random
 from typing import Any, NamedTuple
 
 from dthreading.wire import codec
-from replicas.machine import Machine
-from replicas.messages import SnapshotPart
-from replicas.output import (
+from replicas.machine.core import Machine
+from replicas.paxos.core import Paxos
+from replicas.paxos.types import Configuration, Timing
+from replicas.replica.core import Replica
+from replicas.replica.messages import SnapshotPart
+from replicas.replica.output import (
     BeginSnapshot,
     FinishSnapshot,
     KeepSnapshotPart,
@@ -22,10 +25,7 @@ from replicas.output import (
     SnapshotChunk,
     SnapshotWork,
 )
-from replicas.paxos.core import Paxos
-from replicas.paxos.types import Configuration, Timing
-from replicas.replica import Replica
-from replicas.snapshots import Cutting
+from replicas.replica.snapshots import Cutting
 from replicas.storage import SnapshotHeader, SnapshotWriter, Storage
 from tests.sim.disk import PowerCut, SimulatedDisk
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from replicas import disk as real
-from replicas.disk import Directory
 from replicas.storage import Storage, StorageFailed, StorageLocked, StorageRefused
+from replicas.storage import disk as real
+from replicas.storage.disk import Directory
 from replicas.storage.files import SECTOR
 from tests.sim.disk import PowerCut, SimulatedDisk
 from tests.storage.support import INCARNATION, Run, accepted, entry, take_snapshot, view_of
@@ -69,7 +69,7 @@ def test_a_random_life_on_a_real_directory(tmp_path: Path) -> None:
 def test_locked_against_other_processes(tmp_path: Path) -> None:
     """And free again when that process has ended, however it did."""
     program = (
-        "import sys; from replicas.disk import Directory; from replicas.storage import Storage;"
+        "import sys; from replicas.storage.disk import Directory; from replicas.storage import Storage;"
         f"storage = Storage.open(Directory({str(tmp_path)!r})); print('open', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -87,7 +87,7 @@ def test_locked_against_other_processes(tmp_path: Path) -> None:
 def test_what_was_acknowledged_survives_kill_minus_nine(tmp_path: Path) -> None:
     """Each number that the process printed, it had synced; it is killed wherever it happens to be."""
     program = (
-        "from replicas.disk import Directory; from replicas.storage import Storage;"
+        "from replicas.storage.disk import Directory; from replicas.storage import Storage;"
         "from tests.storage.support import accepted, take_snapshot;"
         f"storage = Storage.open(Directory({str(tmp_path)!r}), segment_bytes={SEGMENT_BYTES});"
         "storage.identity or storage.format(b'i' * 16);"

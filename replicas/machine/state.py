@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from dthreading.wire.messages import Rejected, Reply, ToClient
+from replicas.machine.sessions import Session, Sessions, refused
 from replicas.objects.base import Refused, Replicated
 from replicas.objects.limits import MACHINE_VERSION, Limits
 from replicas.objects.registry import Registry
 from replicas.objects.waiting import Waiter
-from replicas.sessions import Session, Sessions, refused
 
 __all__ = ["Effects", "State", "Writer"]
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from dthreading.errors import NotAuthenticated
 from dthreading.wire import auth
-from replicas.address import Address, BadOptions
+from replicas.daemon.address import Address, BadOptions
 
 if TYPE_CHECKING:
-    from replicas.options import Options
+    from replicas.daemon.options import Options
 
 __all__ = ["bound_address", "listen", "raise_descriptor_limit", "secret"]
 

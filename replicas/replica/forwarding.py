@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from replicas.hosting import Hosting
-from replicas.messages import Forward
+from replicas.replica.hosting import Hosting
+from replicas.replica.messages import Forward
 
 __all__ = ["Forwarding", "Streams"]
 

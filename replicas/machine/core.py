@@ -18,15 +18,15 @@ from dthreading.errors import ProtocolError
 from dthreading.wire import limits, messages
 from dthreading.wire.codec import encode
 from dthreading.wire.messages import Call, Ended, Rejected, Reply, ToClient, Withdraw
-from replicas import commands, sight
-from replicas.calls import Calls, find_operation
+from replicas.machine import commands, sight
+from replicas.machine.calls import Calls, find_operation
+from replicas.machine.sessions import Session, refused
+from replicas.machine.snapshot import SnapshotWriter, load
+from replicas.machine.state import Effects
 from replicas.objects import OPERATION_NAMES
 from replicas.objects.base import Caller, Refused, Replicated
 from replicas.objects.registry import GONE
 from replicas.paxos.values import Configuration, Entry, EntryKind, decode_ballot, decode_configuration
-from replicas.sessions import Session, refused
-from replicas.snapshot import SnapshotWriter, load
-from replicas.state import Effects
 
 __all__ = ["Effects", "Machine", "Session"]
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple, TypeAlias
 
 from dthreading.wire.codec import Codec
-from replicas import formation
 from replicas.paxos import messages as paxos
+from replicas.replica import formation
 
 __all__ = ["Forward", "PeerMessage", "SnapshotPart", "SnapshotRequest", "Vouch", "Vouched", "codec"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from replicas.messages import PeerMessage
+    from replicas.replica.messages import PeerMessage
 
 __all__ = ["Log", "LogWriter"]
 

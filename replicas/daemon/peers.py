@@ -20,16 +20,16 @@ from dthreading.wire import limits
 from dthreading.wire.auth import Connector
 from dthreading.wire.codec import Codec, decode, encode
 from dthreading.wire.messages import Challenge, Rejected, Role, Welcome
-from replicas.connections import Connection, Outgoing
-from replicas.formation import Census
-from replicas.journal import log
-from replicas.messages import PeerMessage, codec
+from replicas.daemon.connections import Connection, Outgoing
+from replicas.daemon.journal import log
+from replicas.replica.formation import Census
+from replicas.replica.messages import PeerMessage, codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replicas.address import Address
-    from replicas.journal import Muffler
+    from replicas.daemon.address import Address
+    from replicas.daemon.journal import Muffler
 
 __all__ = ["Introduction", "Peers"]
 

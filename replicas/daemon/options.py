@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from dthreading.wire import limits
-from replicas.address import Address, BadOptions
+from replicas.daemon.address import Address, BadOptions
+from replicas.daemon.distribution import version
+from replicas.daemon.exits import EXIT_CODES_HELP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -106,12 +108,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import cli  # noqa: PLC0415 - only --version and the list of exit codes need it
-
     parser = _Parser(
         prog="dthreading-server",
         description="One replica of a dthreading group. Without options: a durable group of one on loopback.",
-        epilog=cli.EXIT_CODES_HELP,
+        epilog=EXIT_CODES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--event-loop", choices=("auto", "asyncio", "uvloop"), help="auto: uvloop where it is installed")
     add("--embedded", metavar="DIR", help=argparse.SUPPRESS)
     add("--idle-exit", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
-    add("--version", action="version", version=f"dthreading-server {cli.version()}")
+    add("--version", action="version", version=f"dthreading-server {version()}")
     return parser
 
 

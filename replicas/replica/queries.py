@@ -10,11 +10,11 @@ from typing import Any
 
 from dthreading.errors import ProtocolError
 from dthreading.wire.messages import Answer, Query
-from replicas import commands
-from replicas.hosting import Hosting
-from replicas.machine import Effects, Machine
+from replicas.machine import commands
+from replicas.machine.core import Effects, Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Role
+from replicas.replica.hosting import Hosting
 
 __all__ = ["Deletions", "answer", "status"]
 

@@ -8,11 +8,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from dthreading.wire.messages import Lifetime
+from replicas.machine.sessions import label_of
 from replicas.objects.base import Replicated
-from replicas.sessions import label_of
 
 if TYPE_CHECKING:
-    from replicas.machine import Machine
+    from replicas.machine.core import Machine
 
 __all__ = ["QUESTIONS"]
 

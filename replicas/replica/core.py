@@ -17,17 +17,18 @@ from typing import Any, Final
 from dthreading.wire import messages as wire
 from dthreading.wire.limits import NAME_BYTES_MAX
 from dthreading.wire.messages import ToClient, ToReplica
-from replicas import commands, queries
-from replicas.formation import Census
-from replicas.forwarding import Forwarding, Streams
-from replicas.hosting import PENDING_PER_CONNECTION_MAX, Hosting
-from replicas.leading import Reading, Tenure, Vouching
-from replicas.machine import Effects, Machine
-from replicas.messages import Forward, PeerMessage, SnapshotPart, SnapshotRequest, Vouch, Vouched
-from replicas.output import ReplicaOutput, ServeSnapshot
+from replicas.machine import commands
+from replicas.machine.core import Effects, Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Ballot, Configuration, Entry, EntryKind, Role
-from replicas.snapshots import Cutting, Fetching
+from replicas.replica import queries
+from replicas.replica.formation import Census
+from replicas.replica.forwarding import Forwarding, Streams
+from replicas.replica.hosting import PENDING_PER_CONNECTION_MAX, Hosting
+from replicas.replica.leading import Reading, Tenure, Vouching
+from replicas.replica.messages import Forward, PeerMessage, SnapshotPart, SnapshotRequest, Vouch, Vouched
+from replicas.replica.output import ReplicaOutput, ServeSnapshot
+from replicas.replica.snapshots import Cutting, Fetching
 
 __all__ = ["Replica"]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from replicas.machine import Machine
-from replicas.messages import PeerMessage, SnapshotPart, SnapshotRequest
-from replicas.output import BeginSnapshot, FinishSnapshot, KeepSnapshotPart, SnapshotChunk, SnapshotWork
+from replicas.machine.core import Machine
+from replicas.machine.snapshot import SnapshotWriter
 from replicas.paxos.core import Paxos
-from replicas.snapshot import SnapshotWriter
+from replicas.replica.messages import PeerMessage, SnapshotPart, SnapshotRequest
+from replicas.replica.output import BeginSnapshot, FinishSnapshot, KeepSnapshotPart, SnapshotChunk, SnapshotWork
 
 __all__ = ["Cutting", "Fetching"]
 

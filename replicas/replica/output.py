@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from dthreading.wire.messages import ToClient
-from replicas.messages import PeerMessage, SnapshotPart, SnapshotRequest
 from replicas.paxos.types import Ballot, Configuration, Record
+from replicas.replica.messages import PeerMessage, SnapshotPart, SnapshotRequest
 
 __all__ = [
     "BeginSnapshot",

@@ -16,24 +16,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dthreading.errors import ProtocolError
-from replicas import listening
-from replicas.address import BadOptions
-from replicas.cli import ExitCode
-from replicas.disk import Directory
-from replicas.formation import Formation
-from replicas.journal import log, notify_supervisor, open_journal
-from replicas.machine import Machine
+from replicas.daemon import listening
+from replicas.daemon.address import BadOptions
+from replicas.daemon.exits import ExitCode
+from replicas.daemon.journal import log, notify_supervisor, open_journal
+from replicas.daemon.server import Daemon, now_ms
+from replicas.daemon.snapshotting import contents
+from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Timing
-from replicas.replica import Replica
-from replicas.server import Daemon, now_ms
-from replicas.snapshotting import contents
+from replicas.replica.core import Replica
+from replicas.replica.formation import Formation
 from replicas.storage import MemoryStorage, Storage, StorageFailed, StorageLocked, StorageRefused
+from replicas.storage.disk import Directory
 
 if TYPE_CHECKING:
     import socket
 
-    from replicas.options import Options
+    from replicas.daemon.options import Options
     from replicas.paxos.types import Configuration
 
 __all__ = ["CannotServe", "run"]

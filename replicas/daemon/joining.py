@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from replicas.journal import log
+from replicas.daemon.journal import log
 from replicas.storage import StorageFailed
 
 if TYPE_CHECKING:
     import asyncio
 
-    from replicas.formation import Census, Formation
+    from replicas.daemon.peers import Peers
     from replicas.paxos.types import Configuration
-    from replicas.peers import Peers
+    from replicas.replica.formation import Census, Formation
     from replicas.storage import MemoryStorage, Storage
 
 __all__ = ["Joining"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dthreading.wire import messages
 from dthreading.wire.messages import Call, Ended, Reply, Status, Withdraw
+from replicas.machine.sessions import WITHDRAWN, Lane, Session, parked, refused
+from replicas.machine.state import State
 from replicas.objects.base import PARKED, Caller, Operation, Refused, Replicated
 from replicas.objects.registry import GONE
 from replicas.objects.waiting import Waiter
-from replicas.sessions import WITHDRAWN, Lane, Session, parked, refused
-from replicas.state import State
 
 __all__ = ["Calls", "find_operation"]
 

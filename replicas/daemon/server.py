@@ -16,28 +16,28 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dthreading.errors import ProtocolError
 from dthreading.wire.messages import Answer, MoveOn, Query, ToReplica, Welcome
-from replicas.cli import ExitCode
-from replicas.clients import Clients
-from replicas.connections import Connection, Outgoing
-from replicas.formation import Census
-from replicas.joining import Joining
-from replicas.journal import Muffler, log
-from replicas.logwriter import LogWriter
+from replicas.daemon.clients import Clients
+from replicas.daemon.connections import Connection, Outgoing
+from replicas.daemon.exits import ExitCode
+from replicas.daemon.joining import Joining
+from replicas.daemon.journal import Muffler, log
+from replicas.daemon.logwriter import LogWriter
+from replicas.daemon.peers import Introduction, Peers
+from replicas.daemon.snapshotting import SnapshotKeeper
 from replicas.paxos.types import Role
-from replicas.peers import Introduction, Peers
-from replicas.snapshotting import SnapshotKeeper
+from replicas.replica.formation import Census
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from replicas.formation import Formation
-    from replicas.machine import Machine
-    from replicas.messages import PeerMessage, SnapshotPart
-    from replicas.options import Options
-    from replicas.output import ReplicaOutput
+    from replicas.daemon.options import Options
+    from replicas.machine.core import Machine
     from replicas.paxos.types import Configuration
-    from replicas.replica import Replica
+    from replicas.replica.core import Replica
+    from replicas.replica.formation import Formation
+    from replicas.replica.messages import PeerMessage, SnapshotPart
+    from replicas.replica.output import ReplicaOutput
     from replicas.storage import MemoryStorage, SnapshotHeader, Storage, StorageFailed
 
 __all__ = ["Daemon", "now_ms"]

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dthreading.wire.messages import Call
-from replicas import commands
-from replicas.leases import LATE_MS, Leases
-from replicas.machine import Effects, Machine
+from replicas.machine import commands
+from replicas.machine.core import Effects, Machine
 from replicas.paxos.types import Ballot
+from replicas.replica.leases import LATE_MS, Leases
 
 __all__ = ["Reading", "Tenure", "Vouching"]
 

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 from dthreading.errors import ProtocolError
 from dthreading.wire.codec import pack, unpack
 from dthreading.wire.messages import Reply
+from replicas.machine.sessions import Lane, Session
 from replicas.objects import KINDS
 from replicas.objects.base import Refused, Replicated
 from replicas.objects.registry import GONE, Namespace
 from replicas.objects.waiting import Waiter
-from replicas.sessions import Lane, Session
 
 if TYPE_CHECKING:
-    from replicas.machine import Machine
+    from replicas.machine.core import Machine
 
 __all__ = ["SnapshotWriter", "load"]
 

@@ -11,10 +11,17 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Final, Protocol
 
-from replicas.journal import log
-from replicas.machine import Machine
-from replicas.messages import SnapshotPart
-from replicas.output import BeginSnapshot, FinishSnapshot, KeepSnapshotPart, ServeSnapshot, SnapshotChunk, SnapshotWork
+from replicas.daemon.journal import log
+from replicas.machine.core import Machine
+from replicas.replica.messages import SnapshotPart
+from replicas.replica.output import (
+    BeginSnapshot,
+    FinishSnapshot,
+    KeepSnapshotPart,
+    ServeSnapshot,
+    SnapshotChunk,
+    SnapshotWork,
+)
 from replicas.storage import SnapshotDamaged, SnapshotHeader, StorageFailed
 
 if TYPE_CHECKING:

@@ -29,10 +29,10 @@ from dthreading.wire.messages import (
     ToReplica,
     Welcome,
 )
-from replicas.connections import Connection, Outgoing
+from replicas.daemon.connections import Connection, Outgoing
 
 if TYPE_CHECKING:
-    from replicas.journal import Muffler
+    from replicas.daemon.journal import Muffler
 
 __all__ = ["Clients", "Host"]
 
