@@ -145,7 +145,8 @@ def test_the_secret_is_made_for_its_user_alone(tmp_path: Path) -> None:
 def test_another_package_named_replicas_is_named() -> None:
     """Two distributions may own one top-level package, and pip says nothing."""
     program = (
-        "import replicas, sys; replicas.__version__ = {}; from replicas import cli; from replicas.daemon import distribution;"
+        "import replicas, sys; replicas.__version__ = {}; from replicas import cli;"
+        "from replicas.daemon import distribution;"
         "distribution.version = lambda: '0.1.0'; sys.exit(cli.main([]))"
     )
     for version in ("'0.2.0'", "None"):
