@@ -64,6 +64,7 @@ class SimulatedClient:
     def __init__(
         self, kernel: Kernel, network: Network, node: int, replicas: list[int], *, ttl_ms: int, name: str
     ) -> None:
+        self._luck = luck = kernel.luck(name)
         self.node = node
         self.name = name
         self.alive = True
@@ -73,8 +74,8 @@ class SimulatedClient:
         self._network = network
         self._replicas = replicas
         self._ttl_ms = ttl_ms
-        self._rate = kernel.random.uniform(0.996, 1.004)
-        self._offset = kernel.random.uniform(0, 1000)
+        self._rate = luck.uniform(0.996, 1.004)
+        self._offset = luck.uniform(0, 1000)
         self._life = 0
         self._paused_until_us = 0
         self._threads: list[_Running] = []
@@ -104,7 +105,7 @@ class SimulatedClient:
         self.alive = False
         self._life += 1
         self._threads = []
-        if self._connection and self._kernel.chance(0.5):
+        if self._connection and self._luck.random() < 0.5:
             self._network.send(self.node, self._replica, ConnectionEnded(self._connection))
 
     def pause(self, span_us: int) -> None:
@@ -237,12 +238,12 @@ class SimulatedClient:
         self.session = self._new_session()
 
     def _connect(self) -> None:
-        self._replica = self._kernel.random.choice(self._replicas)
+        self._replica = self._luck.choice(self._replicas)
         self._connection = self._kernel.fresh()
         self._said = self._heard = 0
         self._heard_at = self.now()
         self._outbox = deque()
-        self.session.connected(self._outbox, self._kernel.random.randbytes(16), self.now())
+        self.session.connected(self._outbox, self._luck.randbytes(16), self.now())
 
     def _wake(self) -> None:
         """One round of the service thread."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many seeds the simulations run, and the one command that repeats a failing one.
+"""How many seeds the simulations run, and the first of them.
 
-`pytest tests/sim --sim-seeds 2000`, or SIM_SEEDS=2000 in the environment; `--sim-first` begins elsewhere than at 0.
-A test that takes `sim_seed` runs once for each seed.
+`pytest tests/sim --sim-seeds 2000`, or SIM_SEEDS=2000 in the environment; `--sim-first` begins elsewhere than at 0. A
+test that takes `sim_seed` (bare consensus) or `group_seed` (whole groups) runs once for each seed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import os
 
 import pytest
 
-SEEDS_DEFAULT = 300
-"""What one core does in less than a minute."""
+CONSENSUS_SEEDS = 300
+GROUP_SEEDS = 500
+"""What CI runs: two cores take about two minutes for all."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,14 +22,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--sim-first", type=int, default=0, help="the first of these seeds")
 
 
-def _seeds(config: pytest.Config) -> range:
+def _seeds(config: pytest.Config, default: int) -> range:
     # Without tests/sim on the command line the options are not known, so everything has a default here, too.
     asked = config.getoption("--sim-seeds", None)
-    count = int(asked if asked is not None else os.environ.get("SIM_SEEDS") or SEEDS_DEFAULT)
+    count = int(asked if asked is not None else os.environ.get("SIM_SEEDS") or default)
     first = int(config.getoption("--sim-first", 0))
     return range(first, first + count)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "sim_seed" in metafunc.fixturenames:
-        metafunc.parametrize("sim_seed", _seeds(metafunc.config))
+    for fixture, default in (("sim_seed", CONSENSUS_SEEDS), ("group_seed", GROUP_SEEDS)):
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, _seeds(metafunc.config, default))

@@ -7,6 +7,7 @@ bare consensus on a disk of records, and later a whole replica on simulated sect
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -42,16 +43,19 @@ class Program(Protocol):
 class Host:
     """Time, luck and failures of one node."""
 
-    def __init__(self, kernel: Kernel, network: Network, number: int, program: Program) -> None:
+    def __init__(
+        self, kernel: Kernel, network: Network, number: int, program: Program, luck: random.Random | None = None
+    ) -> None:
+        self._luck = luck = luck if luck is not None else kernel.random
         self.number = number
         self.program = program
         self.core: Any = None
         self.sync_us = (50, 2_000)
-        self.inline = kernel.chance(0.5)  # whether the loop stands still during a sync
+        self.inline = luck.random() < 0.5  # whether the loop stands still during a sync
         self._kernel = kernel
         self._network = network
-        self._rate = kernel.random.uniform(0.99, 1.01)
-        self._offset_ms = kernel.random.randint(0, 1_000_000)
+        self._rate = luck.uniform(0.99, 1.01)
+        self._offset_ms = luck.randint(0, 1_000_000)
         self._life = 0
         self._inbox: list[Callable[[], None]] = []
         self._turn_due = False
@@ -122,7 +126,7 @@ class Host:
         """The loop runs within the next moments; what arrives until then is in the same turn."""
         if not self._turn_due:
             self._turn_due = True
-            self._kernel.at(self._kernel.between(5, 50), self._turn, self._life)
+            self._kernel.at(self._luck.randint(5, 50), self._turn, self._life)
 
     def _turn(self, life: int) -> None:
         if life != self._life:
@@ -158,7 +162,7 @@ class Host:
 
     def _begin_sync(self) -> None:
         self._syncing, self._unsynced = self._unsynced, []
-        delay_us = self._kernel.between(*self.sync_us)
+        delay_us = self._luck.randint(*self.sync_us)
         if self.inline:
             self._paused_until_us = max(self._paused_until_us, self._kernel.now_us + delay_us)
         self._kernel.at(delay_us, self._end_sync, self._life)

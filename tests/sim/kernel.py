@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ class Kernel:
         self.random = random.Random(seed)
         self.now_us = 0
         self.events = 0
+        self.seen: Counter[str] = Counter()
+        """How often each thing that is worth meeting was met."""
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._scheduled = 0
         self._given = 0
@@ -61,6 +64,20 @@ class Kernel:
     def trace(self) -> str:
         """A hash of everything noted so far."""
         return self._hash.hexdigest()
+
+    @property
+    def tells(self) -> bool:
+        """Whether somebody reads the story, so that it is worth telling in full."""
+        return self._story is not None
+
+    def tell(self, text: str) -> None:
+        """For the reader alone: more words about what was noted."""
+        if self._story is not None:
+            self._story(f"{self.now_us} {text}")
+
+    def luck(self, purpose: str) -> random.Random:
+        """Chance for one purpose alone: what else is there, or is left out, does not change what it draws."""
+        return random.Random(f"{self.seed}/{purpose}")
 
     def chance(self, probability: float) -> bool:
         """True that often."""

@@ -8,11 +8,13 @@ our transport ever does, and what the protocol has to stand anyway.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tests.sim.kernel import Kernel
+from tests.sim.story import words
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,9 +39,10 @@ class Link:
 class Network:
     """Carries messages between numbered nodes."""
 
-    def __init__(self, kernel: Kernel, weather: Weather) -> None:
+    def __init__(self, kernel: Kernel, weather: Weather, luck: random.Random | None = None) -> None:
         self.weather = weather
         self._kernel = kernel
+        self._luck = luck if luck is not None else kernel.random
         self._receivers: dict[int, Callable[[int, Any], None]] = {}
         self._links: dict[tuple[int, int], Link] = {}
 
@@ -55,15 +58,15 @@ class Network:
         if target not in self._receivers:
             return
         link = self._links[source, target]
-        kernel, weather = self._kernel, self.weather
-        if link.cut or kernel.chance(weather.lose):
+        kernel, weather, luck = self._kernel, self.weather, self._luck
+        if link.cut or luck.random() < weather.lose:
             if weather.streams:
                 link.connection += 1
             return
-        for _ in range(2 if kernel.chance(weather.double) and not weather.streams else 1):
-            delay_us = kernel.between(*weather.delay_us)
-            if kernel.chance(weather.straggle):
-                delay_us *= kernel.between(2, 100)
+        for _ in range(2 if luck.random() < weather.double and not weather.streams else 1):
+            delay_us = luck.randint(*weather.delay_us)
+            if luck.random() < weather.straggle:
+                delay_us *= luck.randint(2, 100)
             arrival_us = kernel.now_us + delay_us
             if weather.streams:
                 arrival_us = link.last_us = max(arrival_us, link.last_us)
@@ -73,7 +76,11 @@ class Network:
         link = self._links[source, target]
         if link.cut or (self.weather.streams and connection != link.connection):
             return
-        self._kernel.note(f"{source}>{target} {type(message).__name__} {message[0]}")
+        kernel, kind = self._kernel, type(message).__name__
+        kernel.note(f"{source}>{target} {kind} {message[0]}")
+        kernel.seen[kind] += 1
+        if kernel.tells:
+            kernel.tell(f"{source}>{target} {words(message)}")
         self._receivers[target](source, message)
 
     def cut(self, source: int, target: int) -> None:
