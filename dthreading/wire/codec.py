@@ -16,12 +16,18 @@ from typing import Any, Final, Generic, TypeVar, cast, get_args, get_origin, get
 
 import msgpack
 
-from dthreading.errors import ProtocolError
+from dthreading.errors import LimitExceeded, ProtocolError
 from dthreading.wire import limits, messages
+from dthreading.wire.limits import ELEMENTS_MAX, INT_BYTES_MAX
+from dthreading.wire.survey import SHORT_BYTES, is_suspect, survey
 
-__all__ = ["Codec", "decode", "encode", "pack", "unpack"]
+__all__ = ["Codec", "decode", "encode", "pack", "pack_call", "unpack"]
 
 _BIG_INT: Final = 1
+
+_SUM_BYTES: Final = 8
+"""By how much an int of ours may be longer than any that a client sent: replicas add them up (semaphores do)."""
+
 _SCALARS: Final = frozenset({int, str, bytes, bool, float, type(None)})
 
 M = TypeVar("M")
@@ -40,26 +46,54 @@ def _unpack_extension(code: int, data: bytes) -> int:
     return int.from_bytes(data, "big", signed=True)
 
 
+def _pack_other_of_caller(value: object) -> msgpack.ExtType:
+    if isinstance(value, int) and value.bit_length() // 8 + 1 > INT_BYTES_MAX:
+        raise LimitExceeded(f"an int of {value.bit_length()} bits; INT_BYTES_MAX = {INT_BYTES_MAX} bytes are the most")
+    return _pack_other(value)
+
+
+def pack_call(value: object) -> bytes:
+    """The same for what a caller hands us. Raises LimitExceeded for an int that no replica would take."""
+    return cast("bytes", msgpack.packb(value, default=_pack_other_of_caller))
+
+
+def _unpack_extension(code: int, data: bytes) -> int:
+    if code != _BIG_INT:
+        raise ValueError(f"unknown extension type {code}")
+    return int.from_bytes(data, "big", signed=True)
+
+
 def pack(value: object) -> bytes:
     """Plain values (None, bool, int, float, str, bytes, and tuples, lists, dicts of them) as msgpack."""
     return cast("bytes", msgpack.packb(value, default=_pack_other))
 
 
-def unpack(body: bytes | memoryview) -> Any:
+def _unpack_extension_of_frame(code: int, data: bytes) -> int:
+    if len(data) > INT_BYTES_MAX + _SUM_BYTES:
+        raise ValueError(f"an int of {len(data)} bytes")
+    return _unpack_extension(code, data)
+
+
+def unpack(body: bytes) -> Any:
     """The inverse of `pack`; arrays come back as tuples.
 
     Raises:
         ProtocolError: for whatever is wrong with the bytes.
 
     """
+    return _unpack(body, _unpack_extension)
+
+
+def _unpack(body: bytes, extension: Callable[[int, bytes], int]) -> Any:
+    longest = SHORT_BYTES
+    if len(body) > SHORT_BYTES:
+        longest = min(len(body), ELEMENTS_MAX)
+        if is_suspect(body):
+            survey(body)
     try:
-        return msgpack.unpackb(
-            body,
-            use_list=False,
-            ext_hook=_unpack_extension,
-            max_array_len=limits.ELEMENTS_MAX,
-            max_map_len=limits.ELEMENTS_MAX,
-        )
+        return msgpack.unpackb(body, use_list=False, ext_hook=extension, max_array_len=longest, max_map_len=longest)
+    except MemoryError:
+        raise  # says nothing about the bytes, and a replica that took it for their fault would differ from the others
     except Exception as error:  # noqa: BLE001 - msgpack raises half a dozen types, all of them mean this
         raise ProtocolError(f"not a msgpack value: {type(error).__name__}") from None
 
@@ -182,14 +216,14 @@ class Codec(Generic[M]):
         """The tag of a class: for callers that encode a hot message by hand."""
         return self._tags[message_class]
 
-    def decode(self, body: bytes | memoryview) -> M:
+    def decode(self, body: bytes) -> M:
         """The message that `body` holds.
 
         Raises:
             ProtocolError: for whatever is wrong with the bytes.
 
         """
-        fields = unpack(body)
+        fields = _unpack(body, _unpack_extension_of_frame)
         if type(fields) is not tuple or not fields or type(fields[0]) is not int:
             raise ProtocolError("a frame is an array that begins with a tag")
         schema = self._schemas.get(fields[0])

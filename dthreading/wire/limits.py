@@ -17,6 +17,14 @@ NESTING_MAX: Final = 16
 ELEMENTS_MAX: Final = 65_536
 """The most elements in one array or map of a frame: what a snapshot page or a catch-up page may carry."""
 
+ELEMENTS_PER_FRAME_MAX: Final = 1_048_576
+"""The most elements of all arrays and maps of a frame together, so that unpacking one takes 150 MB at worst and not
+1.2 GB. A full page of the log has 30,000, the largest answer to a person some 200,000."""
+
+INT_BYTES_MAX: Final = 256
+"""The largest int in a call, in bytes: 617 digits. Python may be told to write no int of more than 640 digits as text
+(PYTHONINTMAXSTRDIGITS), so a larger one would break whoever names it in an error."""
+
 NAME_BYTES_MAX: Final = 1024
 """The longest object name or namespace in UTF-8 bytes. A namespace may be a script's path."""
 

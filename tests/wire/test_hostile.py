@@ -68,12 +68,11 @@ def test_few_long_arrays_with_much_behind_them_cost_little() -> None:
     assert peak_of(ARRAY_16 * 16 + bytes(60_000)) < 20_000_000
 
 
-@pytest.mark.parametrize("filling", [b"\x80", b"\x81\xa0\xc0", b"\x91\x90", b"\xa2ab"], ids=repr)
-def test_sixteen_megabytes_of_tiny_values_are_refused_before_they_are_made(filling: bytes) -> None:
-    """An empty map is one byte on the wire and seventy here: one frame was more than a gigabyte."""
+@pytest.mark.parametrize("filling", [b"\x80", b"\x81\xa0\xc0", b"\x91\x90"], ids=repr)
+def test_a_million_tiny_values_are_refused_before_they_are_made(filling: bytes) -> None:
+    """An empty map is one byte on the wire and seventy here: one frame of 16 MB was more than a gigabyte."""
     row = ARRAY_32 + filling * 65_536
-    rows = limits.FRAME_BYTES_MAX // len(row) - 1
-    assert peak_of(b"\x92\x0f\xdc" + rows.to_bytes(2, "big") + row * rows) < 1_000_000
+    assert peak_of(b"\x92\x0f\xdc\x00\x10" + row * 16) < 1_000_000
 
 
 def test_a_frame_as_full_as_allowed_comes_through() -> None:
@@ -85,12 +84,12 @@ def test_a_frame_as_full_as_allowed_comes_through() -> None:
 def test_the_largest_int_of_a_call_is_refused_by_name_before_it_is_sent() -> None:
     """Replicas take no larger one, and a call that they refuse would be sent again for ever."""
     largest = 2 ** (8 * limits.INT_BYTES_MAX - 1) - 1
-    call = messages.Call(1, 1, 1, 1, "put", (largest, -largest - 1), False)
+    call = messages.Call(1, 1, 1, 1, "put", (largest, -largest), False)
     body = codec.encode(call)
     assert codec.pack_call((15, *call)) == body
     assert codec.decode(body) == call
     assert len(str(largest)) < 640, "the least that Python can be told to write"
-    for beyond in (largest + 1, -largest - 2, 10**5000):
+    for beyond in (largest + 1, -largest - 1, 10**5000):
         with pytest.raises(LimitExceeded, match="INT_BYTES_MAX"):
             codec.pack_call((15, *call._replace(arguments=(beyond,))))
     with pytest.raises(ProtocolError):
