@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Searches afresh for every bug: `python -m tests.mutants`, or `python -m tests.mutants NAME AREA ... --seeds 200`.
+
+Prints a table: bug, area, worlds until caught, in which world, by which check, seconds of processor. Exit code 1 when a
+bug escapes. `--record` keeps what was found in recorded.json, from which CI runs each bug's world again; what was
+searched for and escapes is kept as that. `--list` says what each bug is and where it comes from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from tests.mutants import records
+from tests.mutants.catalogue import Bug, load
+from tests.mutants.searching import Found, search
+
+SEEDS = 200
+"""Within so many worlds of a simulation every bug is to be caught."""
+
+
+def chosen(bugs: dict[str, Bug], names: Sequence[str]) -> list[Bug]:
+    """The bugs of these names and areas; all, when none is named."""
+    areas = {bug.area for bug in bugs.values()}
+    unknown = [name for name in names if name not in bugs and name not in areas]
+    if unknown:
+        raise SystemExit(f"no bug and no area is called {unknown[0]!r}; areas are {', '.join(sorted(areas))}")
+    return [bug for bug in bugs.values() if not names or bug.name in names or bug.area in names]
+
+
+def row(found: Found) -> str:
+    """One line of the table."""
+    bug, (tried, world), cpu_s = found
+    if world is None:
+        return f"{bug.name:40} {bug.area:9} escapes {tried:4} {'':14} {cpu_s:7.1f} s"
+    return f"{bug.name:40} {bug.area:9} caught  {tried:4} {world.name:14} {cpu_s:7.1f} s  {world.check}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="bugs or areas; all when none is named")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="worlds of each simulation for each bug")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
+    parser.add_argument("--record", action="store_true", help="keep what is found in recorded.json")
+    parser.add_argument("--list", action="store_true", help="say what each bug is, and run nothing")
+    options = parser.parse_args(argv)
+    bugs = chosen(load(), options.names)
+    if options.list:
+        for bug in bugs:
+            print(f"{bug.area}: {bug.name}\n    {bug.wrong}\n    from: {bug.origin}")
+        return 0
+    seeds = range(options.first, options.first + options.seeds)
+    found: dict[str, Found] = {}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        searches = [pool.submit(search, bug, seeds, compare=options.record) for bug in bugs]
+        for one in as_completed(searches):
+            found[one.result().bug.name] = one.result()
+            print(row(one.result()), file=sys.stderr, flush=True)
+            if options.record:
+                kept = records.read()
+                kept[one.result().bug.name] = one.result().recorded
+                records.write(kept)
+    escaped = [bug.name for bug in bugs if found[bug.name].recorded.world is None]
+    before = sum(bug.before_first_run for bug in bugs)
+    print(f"{'bug':40} {'area':9} worlds until {'':13} processor  check")
+    print(*[row(found[bug.name]) for bug in bugs], sep="\n")
+    print(
+        f"\n{len(bugs)} bugs, {before} of them written before the first run; {len(escaped)} escape{':' * bool(escaped)}"
+    )
+    print(*[f"    {name}: {found[name].bug.wrong}" for name in escaped], sep="\n")
+    return 1 if escaped else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

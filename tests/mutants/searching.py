@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs trials in processes of their own and reads what they say; how a bug is searched for, seed after seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from tests.mutants.catalogue import ROOT, Bug
+from tests.mutants.records import Recorded, World
+from tests.mutants.trial import NO_BUG
+
+CATCHES: Final = 3
+"""Failing worlds that are compared, so that the one that is recorded is cheap to run again."""
+
+
+class Found(NamedTuple):
+    """How the search for one bug ended."""
+
+    bug: Bug
+    recorded: Recorded
+    cpu_s: float
+
+
+def trial(bug: str, worlds: Sequence[str], catches: int = 1) -> list[World]:
+    """Runs these worlds with that bug planted, in a process of their own, until so many have failed."""
+    command = [sys.executable, "-m", "tests.mutants.trial", bug, *worlds, "--catches", str(catches)]
+    # What a str hashes to must not differ from one run of a seed to the next.
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    ran = [World(**json.loads(line)) for line in ended.stdout.splitlines() if line.startswith("{")]
+    if ended.returncode:
+        if not ran and "most recent call first" not in ended.stderr:
+            raise RuntimeError(f"the trial of {bug!r} could not begin:\n{ended.stderr}")
+        # The process itself has ended, in the world after the last that it told of.
+        simulation, _, seed = worlds[len(ran)].partition(":")
+        last = (ended.stderr.strip().splitlines() or ["nothing was said"])[-1].strip()
+        ran.append(World(simulation, int(seed), f"the process ended with {ended.returncode}: {last[:120]}", 0.0))
+    return ran
+
+
+def search(bug: Bug, seeds: range, *, compare: bool) -> Found:
+    """Looks for a world that catches `bug`; with `compare`, for a cheap one among the first few."""
+    cpu_s, tried = 0.0, 0
+    for simulation in bug.simulations:
+        worlds = [f"{simulation}:{seed}" for seed in seeds]
+        ran = trial(bug.name, worlds, CATCHES if compare else 1)
+        cpu_s += sum(world.cpu_s for world in ran)
+        caught = [world for world in ran if world.check is not None]
+        if caught:
+            tried += ran.index(caught[0]) + 1
+            return Found(bug, Recorded(tried, min(caught, key=lambda world: world.cpu_s)), cpu_s)
+        tried += len(ran)
+    return Found(bug, Recorded(tried, None), cpu_s)
+
+
+def passes(worlds: Sequence[str]) -> list[World]:
+    """Runs these worlds without any bug; those that fail all the same."""
+    return [world for world in trial(NO_BUG, worlds, catches=0) if world.check is not None]
