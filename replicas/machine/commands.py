@@ -13,7 +13,20 @@ from typing import Final, NamedTuple, TypeAlias
 from dthreading.wire import messages
 from dthreading.wire.codec import TAGS, Codec
 
-__all__ = ["Delete", "Expire", "Internal", "Logged", "Reset", "client_codec", "codec", "delete", "expire", "reset"]
+__all__ = [
+    "Admit",
+    "Delete",
+    "Dismiss",
+    "Expire",
+    "Internal",
+    "Logged",
+    "Reset",
+    "client_codec",
+    "codec",
+    "delete",
+    "expire",
+    "reset",
+]
 
 
 class Expire(NamedTuple):
@@ -47,11 +60,29 @@ class Delete(NamedTuple):
     name: str
 
 
-Internal: TypeAlias = Expire | Reset | Delete
+class Admit(NamedTuple):
+    """The replica of this directory shall have an id, and vote once it is near. The same directory has one id only.
+
+    `replaces` is the member whose place it takes, or 0; `asked` says that an operator has named it.
+    """
+
+    address: str
+    incarnation: bytes
+    replaces: int
+    asked: bool
+
+
+class Dismiss(NamedTuple):
+    """That newcomer shall not become a member."""
+
+    replica: int
+
+
+Internal: TypeAlias = Expire | Reset | Delete | Admit | Dismiss
 Logged: TypeAlias = messages.Command | Internal
 
 _CLIENT_TAGS: Final = {tag: cls for tag, cls in TAGS.items() if cls in messages.COMMANDS}
-_INTERNAL_TAGS: Final[dict[int, type]] = {200: Expire, 201: Reset, 202: Delete}
+_INTERNAL_TAGS: Final[dict[int, type]] = {200: Expire, 201: Reset, 202: Delete, 203: Admit, 204: Dismiss}
 
 client_codec: Final[Codec[messages.Command]] = Codec(_CLIENT_TAGS)
 """What a client may send into the log: no tag of an internal command is known to it."""

@@ -20,6 +20,7 @@ from dthreading.wire.codec import encode
 from dthreading.wire.messages import Call, Ended, Rejected, Reply, ToClient, Withdraw
 from replicas.machine import commands, sight
 from replicas.machine.calls import Calls, find_operation
+from replicas.machine.roster import Roster
 from replicas.machine.sessions import Session, refused
 from replicas.machine.snapshot import SnapshotWriter, load
 from replicas.machine.state import Effects
@@ -45,6 +46,7 @@ class Machine(Calls):
         """A chain over all entries and the replies to them: equal on replicas that have applied the same slots."""
         self.ballot_in_force: tuple[int, int] = (0, 0)
         self.configuration_epoch = configuration.epoch if configuration is not None else 0
+        self.roster = Roster(configuration)
 
     # --- one entry --------------------------------------------------------------------------------------------------
 
@@ -104,6 +106,10 @@ class Machine(Calls):
                     self.registry.reset(namespace, epoch)
             case commands.Delete(namespace=namespace, name=name):
                 self._delete(namespace, name)
+            case commands.Admit():
+                self.roster.admit(command)
+            case commands.Dismiss(replica=replica):
+                self.roster.dismiss(replica)
             case _:
                 raise AssertionError(command)
 
@@ -114,6 +120,7 @@ class Machine(Calls):
         if self.configuration_epoch in {0, configuration.epoch - 1}:
             self.configuration_epoch = configuration.epoch
             self.set_limits(configuration.settings)
+            self.roster.configure(configuration)
 
     def _extend_digest(self, entry: Entry) -> None:
         digest = zlib.crc32(entry.value, entry.slot ^ int.from_bytes(self.digest, "big"))

@@ -51,6 +51,7 @@ class _Is(IntEnum):
     STANDS = 9
     ROW = 10
     END = 11
+    ROSTER = 12
 
 
 class SnapshotWriter:
@@ -119,6 +120,7 @@ def _state(machine: Machine) -> Iterator[tuple[Any, ...]]:
     settings = machine.limits.to_settings()
     counters = (machine.applied, machine.fence, machine.registry.made)
     yield (_Is.STATE, FORMAT, *counters, round, replica, machine.configuration_epoch, settings, machine.digest)
+    yield (_Is.ROSTER, *machine.roster.dump())
     for name, namespace in machine.registry.namespaces.items():
         yield (_Is.NAMESPACE, name, namespace.sessions, namespace.epoch)
 
@@ -213,6 +215,8 @@ class _Loader:
         match kind:
             case _Is.STATE:
                 self._state(*fields)
+            case _Is.ROSTER:
+                self._machine.roster.load(*fields)
             case _Is.NAMESPACE:
                 name, sessions, epoch = fields
                 namespace = self._machine.registry.namespaces[name] = Namespace()
