@@ -109,6 +109,7 @@ def test_memory_that_ran_out_is_not_the_frame_s_fault(monkeypatch: pytest.Monkey
     def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(msgpack, "unpackb", exhausted)
-    with pytest.raises(MemoryError):
-        codec.decode(b"\x90")
+    monkeypatch.setattr(codec, "unpackb", exhausted)
+    for size in (1, 10_000):
+        with pytest.raises(MemoryError):
+            codec.decode(bytes(size))
