@@ -8,14 +8,18 @@ READY  := $(VENV)/.ready
 OTHERS := 3.11 3.12 3.13
 # Processes that run tests side by side.
 JOBS   := 2
+# How long `make sim` goes on, and how many worlds `make mutants` tries for each bug.
+MINUTES := 5
+SEEDS  := 200
 
-.PHONY: demo test check format lint types unit sim compat compat-running compat-others bench package clean help
+.PHONY: demo test check format lint types unit sim mutants compat compat-running compat-others bench package clean help
 
 help:
 	@echo "make demo     index the standard library's words: plainly, on three replicas under fire, and with nothing configured"
 	@echo "make test     all that the project checks about itself"
 	@echo "make check    the quick part: format, lint, types, the shape of the code"
-	@echo "make sim      the simulator alone, e.g. make sim SEEDS=2000"
+	@echo "make sim      simulated worlds on all cores, with a summary: make sim MINUTES=60"
+	@echo "make mutants  plant bugs and count the simulated worlds until each is caught: make mutants SEEDS=200"
 	@echo "make compat   CPython's own suites for threading and queue, on each interpreter found"
 	@echo "make bench    the measurable promises, measured; make bench BENCH=--quick for less than a minute of it"
 	@echo "make clean    remove everything that was built or installed here"
@@ -49,9 +53,11 @@ types: $(READY)
 unit: $(READY)
 	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile tests
 
-# The seeds are drawn from 0 up to SEEDS; tests/sim reads the number from the environment.
 sim: $(READY)
-	SIM_SEEDS=$(SEEDS) $(PYTHON) -m pytest -n $(JOBS) tests/sim
+	$(PYTHON) -m tests.sim --minutes $(MINUTES) --jobs $(JOBS)
+
+mutants: $(READY)
+	$(PYTHON) -m tests.mutants --seeds $(SEEDS) --jobs $(JOBS)
 
 compat: compat-running compat-others
 
