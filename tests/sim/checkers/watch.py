@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sees every entry that any replica applies, in every one of its lives, and judges it at once.
+
+One value a slot, the same for ever; the first replica to apply a slot is the witness, whose answers are those of the
+reference (see reference.py); all others give the same answers and come into the same state. And before a session's
+holdings pass on, its client must know that they do.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dthreading.errors import ProtocolError
+from dthreading.wire.messages import Reply, Status
+from replicas.machine import commands
+from replicas.machine.core import Effects, Machine
+from replicas.paxos.values import Ballot, Entry, EntryKind
+from tests.sim.checkers.reference import Reference, Said, has_pledge
+from tests.sim.checkers.told import Told
+from tests.sim.kernel import Kernel
+
+if TYPE_CHECKING:
+    from tests.sim.client import SimulatedClient
+
+WHOLE_EVERY = 256
+"""Every so many slots the whole state is compared, byte by byte: it costs as much as many entries. In between it is
+the answers, some counters and the object that was called."""
+
+
+class Mark(NamedTuple):
+    """What a slot held, and what it made of the witness."""
+
+    kind: int
+    value: bytes
+    digest: bytes
+    key: tuple[str, str] | None
+    state: int
+
+
+class Watch:
+    """The log side of all checks."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.reference = Reference()
+        self.told = Told(kernel, self.reference)
+        self.log: list[Mark] = []
+        self.clients: list[SimulatedClient] = []
+        self.promises: dict[int, Ballot] = {}
+        """The highest that each replica has ever spoken of."""
+
+    @property
+    def top(self) -> int:
+        """The highest slot that anybody has applied."""
+        return len(self.log)
+
+    def machine(self, replica: int, machine: Machine) -> None:
+        """The machine that this replica runs from now on: the shipping one, which is watched."""
+        apply = machine.apply
+
+        def watched(entry: Entry) -> Effects:
+            effects = apply(entry)
+            self.applied(replica, machine, entry, effects)
+            return effects
+
+        machine.apply = watched  # type: ignore[method-assign]
+        assert machine.applied <= self.top, f"replica {replica} begins above all that was ever applied"
+        if machine.applied:
+            mark = self.log[machine.applied - 1]
+            assert machine.digest == mark.digest, (
+                f"replica {replica}: a snapshot of {machine.applied} has other answers"
+            )
+            assert mark.state == self._state(machine, mark.key), f"replica {replica} begins in another state"
+
+    def promised(self, replica: int, ballot: Ballot) -> None:
+        """A message has left that replica that says so."""
+        self.promises[replica] = max(ballot, self.promises.get(replica, ballot))
+
+    def started(self, replica: int, promised: Ballot) -> None:
+        """It begins another life with this promise: what it said in an earlier one is not taken back."""
+        assert promised >= self.promises.get(replica, promised), f"replica {replica} went back to promise {promised}"
+
+    # --- an entry
+
+    def applied(self, replica: int, machine: Machine, entry: Entry, effects: Effects) -> None:
+        """`replica` has applied it."""
+        assert not effects.faults, effects.faults
+        slot = entry.slot
+        if slot <= len(self.log):
+            mark = self.log[slot - 1]
+            assert (mark.kind, mark.value) == (entry.kind, entry.value), f"replica {replica}: another value at {slot}"
+            assert mark.digest == machine.digest, f"replica {replica} answers otherwise at slot {slot}"
+            assert mark.state == self._state(machine, mark.key), f"replica {replica} is in another state at {slot}"
+            return
+        assert slot == len(self.log) + 1, "somebody has applied each slot before the next"
+        command: Any = None
+        if entry.kind == EntryKind.COMMAND:
+            try:
+                command = commands.codec.decode(entry.value)
+            except ProtocolError:
+                command = None
+        self._witness(entry, command, effects)
+        key = next(iter(self.reference.touched), None) if len(self.reference.touched) == 1 else None
+        self.log.append(Mark(entry.kind, entry.value, machine.digest, key, self._state(machine, key)))
+
+    def _state(self, machine: Machine, key: tuple[str, str] | None) -> int:
+        registry = machine.registry
+        state: list[Any] = [machine.fence, registry.made, len(registry.objects), len(machine.sessions)]
+        touched = registry.objects.get(key) if key is not None else None
+        if touched is not None:
+            state += [touched.dump(), [len(queue) for queue in touched.queues], touched.attached]
+        if machine.applied % WHOLE_EVERY == 0:
+            state.append(machine.dump())
+        return zlib.crc32(repr(state).encode())
+
+    def _witness(self, entry: Entry, command: Any, effects: Effects) -> None:
+        reference = self.reference
+        expected = sorted(reference.apply(entry, command), key=_name)
+        given = sorted(_replies(effects), key=_name)
+        assert [_name(said) for said in given] == [_name(said) for said in expected], (
+            f"slot {entry.slot} is {command}: it should answer {expected}, and answers {given}"
+        )
+        fences: list[int] = []
+        for ours, theirs in zip(expected, given, strict=True):
+            if has_pledge(ours[4]):
+                reference.redeem(ours, theirs[4])
+                fences.append(theirs[4] if type(theirs[4]) is int else max(theirs[4]))
+                continue
+            assert ours[4] == theirs[4], (
+                f"slot {entry.slot} is {command}: it should answer {ours}, and answers {theirs}"
+            )
+        reference.fences_given(fences)
+        assert [*effects.ended] == reference.ended, f"slot {entry.slot}: {effects.ended} end, not {reference.ended}"
+        self.told.decided(entry.slot, given)
+        self._judge_leases()
+        self.kernel.seen.update(reference.seen)
+
+    # --- leases
+
+    def _judge_leases(self) -> None:
+        """What clients believe to hold is theirs; whoever's session has ended knows that it has."""
+        reference = self.reference
+        if reference.ended:
+            for client in self.clients:
+                session = client.session
+                if client.alive and session.id in reference.ended and reference.expired:
+                    assert not session.holds(client.now()), (
+                        f"session {session.id} of {client.name} has expired, and its client believes in it"
+                    )
+        for key in reference.touched:
+            self.told.beliefs_hold(key)
+
+    # --- in the end
+
+    def finish(self, machines: list[Machine]) -> None:
+        """Everybody is in peace: what the witness says of each object is so on the replicas, and nobody waits for what
+        is free.
+        """
+        for machine in machines:
+            if machine.applied == self.top:
+                nobody_waits_for_what_is_free(machine)
+                self._same_views(machine)
+        self.told.finish()
+
+    def _same_views(self, machine: Machine) -> None:
+        objects = machine.registry.objects
+        assert set(objects) == set(self.reference.objects), (set(objects), set(self.reference.objects))
+        for key, model in self.reference.objects.items():
+            waiting = Counter(len(queue) for queue in objects[key].queues if queue)
+            assert waiting == Counter(len(line) for line in model.lines if line), f"{key}: {waiting}"
+
+
+def _replies(effects: Effects) -> list[Said]:
+    return [
+        (session, reply.lane, reply.number, int(reply.status), _said(reply))
+        for session, reply in effects.replies
+        if type(reply) is Reply
+    ]
+
+
+def _said(reply: Reply) -> Any:
+    return reply.value[0] if reply.status == Status.ERROR else reply.value
+
+
+def _name(said: Said) -> tuple[int, int, int, int]:
+    return said[:4]
+
+
+def nobody_waits_for_what_is_free(machine: Machine) -> None:
+    """Judged from what the replicas show to people, without any model."""
+    for replicated in machine.registry.objects.values():
+        sight, kind = replicated.sight(), replicated.kind
+        waiting = [len(queue) for queue in replicated.queues]
+        match kind:
+            case "Lock" | "RLock":
+                free = not list(replicated.holders())
+            case "Semaphore" | "BoundedSemaphore":
+                free = sight["value"] > 0
+            case "Event":
+                free = sight["set"]
+            case "Barrier":
+                free = sight["phase"] == "broken" or waiting[0] >= sight["parties"] > 0
+            case "Condition":
+                free = False
+            case _:
+                getters, putters = waiting[0], waiting[1]
+                free = bool(getters and sight["size"]) or bool(putters and sight["size"] < sight["maxsize"])
+                free = free or bool(waiting[2:] and waiting[2] and not sight["unfinished"])
+        assert not (free and any(waiting)), f"{kind} {replicated.name!r}: {waiting} wait for what is free, {sight}"
