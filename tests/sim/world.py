@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from replicas.paxos.types import Configuration, Member, Timing
 from tests.sim import mishaps, workloads
+from tests.sim.checkers import Watch, WatchedClient, WatchedProgram
 from tests.sim.client import SimulatedClient
 from tests.sim.group import GroupProgram
 from tests.sim.host import Host
@@ -37,11 +38,14 @@ class World:
         self.network = Network(kernel, weather, kernel.luck("network"))
         members = tuple(Member(i, f"r{i}", bytes([i])) for i in range(1, plan.replicas + 1))
         configuration = Configuration("simulated", 1, members, b"")
+        self.watch = Watch(kernel)
         self.programs: dict[int, GroupProgram] = {}
         self.hosts: dict[int, Host] = {}
         for member in members:
             luck = kernel.luck(f"replica {member.id}")
-            program = GroupProgram(member.id, configuration, luck, timing=Timing(), snapshot_every=plan.snapshot_every)
+            program = WatchedProgram(
+                self.watch, member.id, configuration, luck, timing=Timing(), snapshot_every=plan.snapshot_every
+            )
             self.programs[member.id] = program
             self.hosts[member.id] = Host(kernel, self.network, member.id, program, luck)
         self.scene = workloads.Scene(kernel)
@@ -67,11 +71,13 @@ class World:
         self._wait_for_all()
         for workload in self.workloads.values():
             workload.check()
+        self.watch.finish([host.core.machine for host in self.hosts.values()])
         self._replicas_agree()
 
     def _play(self, part: Part) -> None:
         life = sum(other.name.startswith(f"{part.name}.") for other in self.everyone)
-        client = SimulatedClient(
+        client = WatchedClient(
+            self.watch,
             self.kernel,
             self.network,
             1000 + len(self.everyone),
