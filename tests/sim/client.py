@@ -1,61 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """A simulated client process: the shipping ClientSession, a clock of its own, and threads that are generators.
 
-A thread yields `Ask`s and is sent the outcome, as a thread of a real process calls and returns. What runtime.py does
-with sockets and locks is done here by events; numbering, resending, leases and verdicts are the session's.
+What client.py and service.py do with locks and a thread is done here by events; numbering, resending, leases and
+verdicts are the session's, connections the line's.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+import random
+from collections.abc import Callable
+from typing import Any
 
-from dthreading.session.calls import ACQUIRE, Manner, OnLost, PendingCall, Target
+from dthreading.session.calls import READ, RELEASE, OnLost, PendingCall
 from dthreading.session.core import ClientSession
-from dthreading.wire import codec, messages
 from dthreading.wire.messages import Status
-from tests.sim.group import ConnectionEnded, ToClient, ToReplica
+from tests.sim.dialing import Line
+from tests.sim.group import ConnectionEnded, ToClient
 from tests.sim.kernel import Kernel
-from tests.sim.network import Network
+from tests.sim.network import Network, evenly
+from tests.sim.threads import Ask, Outcome, Running, Sleep, Thread
 
+__all__ = ["Ask", "Outcome", "SimulatedClient", "Sleep", "Thread"]
 
-class Ask(NamedTuple):
-    """One call of a thread."""
+SWITCH_US = (1, 100)
+"""From an answer to the thread that waits for it."""
 
-    target: Target
-    operation: str
-    arguments: tuple[Any, ...]
-    manner: Manner = ACQUIRE
-    timeout: float | None = None
-    others: tuple[Target, ...] = ()
-
-
-class Sleep(NamedTuple):
-    """The thread does something else for so long, by the client's clock."""
-
-    seconds: float
-
-
-class Outcome(NamedTuple):
-    """What a call came to: "ok", "error" (its code is the value) or "lost"."""
-
-    how: str
-    value: Any
-    session: ClientSession | None
-
-
-Thread = Generator[Ask | Sleep, Outcome, None]
-
-
-@dataclass(eq=False)
-class _Running:
-    thread: Thread
-    ask: Ask | None = None
-    call: PendingCall | None = None
-    life: int = 0
-    woken: bool = field(default=False)
+RATES = (0.995, 1.005)
+"""The edges of what clocks may run at: one per cent apart (`Lease`)."""
 
 
 class SimulatedClient:
@@ -71,23 +42,17 @@ class SimulatedClient:
         self.lost = 0
         self.calls = 0
         self._kernel = kernel
-        self._network = network
-        self._replicas = replicas
         self._ttl_ms = ttl_ms
-        self._rate = luck.uniform(0.996, 1.004)
+        self._rate = luck.choice((*RATES, luck.uniform(*RATES)))
         self._offset = luck.uniform(0, 1000)
         self._life = 0
         self._paused_until_us = 0
-        self._threads: list[_Running] = []
+        self._threads: list[Running] = []
         self._news: list[PendingCall] = []
-        self._owner: dict[int, _Running] = {}
+        self._owner: dict[int, Running] = {}
         self.session = self._new_session()
-        self._outbox: deque[bytes] = deque()
-        self._connection = 0
-        self._replica = 0
-        self._said = self._heard = 0
-        self._heard_at = 0.0
-        self._timer = 0
+        self.line = Line(kernel, network, node, replicas, ttl_ms, luck)
+        self._timer_us = -1
         network.attach(node, self._receive)
 
     def now(self) -> float:
@@ -102,39 +67,140 @@ class SimulatedClient:
     def kill(self) -> None:
         """The process is gone; the replica may or may not hear of it."""
         self._kernel.note(f"kill {self.name}")
+        self._die(heard=self._luck.random() < 0.5)
+
+    def leave(self, *, closing: bool) -> None:
+        """The process ends in good order: with Close, as `Client.close` does, or declaring that the end of its
+        connection is the end of its session, as at exit.
+        """
+        self._kernel.note(f"{'close' if closing else 'exit'} {self.name}")
+        session = self.session
+        if not session.over and session.ready:
+            (session.close if closing else session.close_at_end)()
+            self.line.flush()
+            self._kernel.seen[f"client: said goodbye by {'Close' if closing else 'CloseAtEnd'}"] += 1
+        self._die(heard=True)
+
+    def _die(self, *, heard: bool) -> None:
         self.alive = False
         self._life += 1
         self._threads = []
-        if self._connection and self._luck.random() < 0.5:
-            self._network.send(self.node, self._replica, ConnectionEnded(self._connection))
+        if heard:
+            self.line.end()
 
     def pause(self, span_us: int) -> None:
         """It stands still, and its clock goes on."""
         self._paused_until_us = max(self._paused_until_us, self._kernel.now_us + span_us)
 
-    def hang_up(self) -> None:
-        """Its connection breaks."""
-        self._end_connection()
+    def jump(self, span_us: int) -> None:
+        """Its clock jumps forward."""
+        self._offset += span_us / 1_000_000
         self._wake()
+
+    def hang_up(self, *, silently: bool = False, avoiding: bool = False) -> None:
+        """Its connection breaks.
+
+        Args:
+            silently: the replica does not hear of it, and what is under way still comes there.
+            avoiding: the next connection is to another replica.
+
+        """
+        if not self.line.connection or self._paused:
+            return
+        if silently:
+            self._kernel.seen["client: left a connection half open"] += 1
+        if avoiding:
+            self.line.avoid(self.now())
+        self.line.drop(self.session, self.now(), silently=silently)
+        self._wake()
+
+    def interrupt(self, luck: random.Random) -> bool:
+        """Ctrl-C in the middle of some thread's call, with all that client.py does then. False: there is none."""
+        threads = [running for running in self._threads if running.interruptible]
+        if not threads or self._paused:
+            return False
+        running = luck.choice(threads)
+        assert running.ask is not None
+        self._kernel.note(f"interrupt {self.name} {running.ask.operation}")
+        call, seen = running.call, self._kernel.seen
+        if call is None:
+            return self._interrupt_late(running)
+        if running.ask.manner.interrupt_keeps:
+            seen["client: interrupted, and kept to its verdict"] += 1
+            running.interrupted = True
+            self._session_of(call).withdraw(call, call.manner.expired)
+        else:
+            seen["client: interrupted, and undone"] += 1
+            self._abandon(running, call)
+        self._wake()
+        return True
+
+    def _interrupt_late(self, running: Running) -> bool:
+        """The answer is there: it is given back, unless its lane is somebody else's already."""
+        call = running.answered
+        assert call is not None
+        if call.manner.interrupt_keeps or call.session is None or not call.finished:
+            return False
+        call.session.reclaim(call)
+        if call.finished:
+            return False
+        self._kernel.seen["client: interrupted with the answer in its hands"] += 1
+        running.turn += 1
+        self._abandon(running, call)
+        self._wake()
+        return True
+
+    def _abandon(self, running: Running, call: PendingCall) -> None:
+        """As Service.abandon, and the thread goes on; but an interrupted release is seen to its end."""
+        call.abandoned = True
+        session = self._session_of(call)
+        session.reclaim(call)
+        session.abandon(call)
+        self._owner.pop(id(call), None)
+        running.call = running.answered = None
+        ask = running.ask
+        assert ask is not None
+        if ask.operation == "release" and ask.manner is RELEASE:
+            # The lock must not stay held (Ownable._finish_release): did it happen?
+            running.released = ask
+            running.ask = Ask(ask.target, "holder", (), READ)
+            self._begin(running)
+        else:
+            self._go_on(running, Outcome("interrupted", None, session))
+
+    def _session_of(self, call: PendingCall) -> ClientSession:
+        return call.session if call.session is not None else self.session
 
     # --- threads
 
     def spawn(self, thread: Thread) -> None:
         """Starts a thread."""
-        running = _Running(thread, life=self._life)
+        running = Running(thread, life=self._life)
         self._threads.append(running)
-        self._kernel.at(0, self._resume, running, None)
+        self._kernel.at(0, self._resume, running, running.turn, None)
 
     @property
     def finished(self) -> bool:
         """Whether no thread runs any more."""
         return not self._threads
 
-    def _resume(self, running: _Running, outcome: Outcome | None) -> None:
-        if running.life != self._life:
+    @property
+    def waits_in(self) -> list[Ask]:
+        """The calls that its threads are in."""
+        return [running.ask for running in self._threads if running.ask is not None]
+
+    def _go_on(self, running: Running, outcome: Outcome) -> None:
+        """The thread is woken with that."""
+        self._kernel.at(evenly(self._luck, *SWITCH_US), self._resume, running, running.turn, outcome)
+
+    def _resume(self, running: Running, turn: int, outcome: Outcome | None) -> None:
+        if running.life != self._life or running.turn != turn:
             return
-        if self._defer(self._resume, running, outcome):
+        if self._defer(self._resume, running, turn, outcome):
             return
+        running.answered = running.ask = None
+        running.interrupted = False
+        running.turn += 1
         try:
             wish = running.thread.send(outcome) if outcome is not None else next(running.thread)
         except StopIteration:
@@ -142,18 +208,19 @@ class SimulatedClient:
             return
         if isinstance(wish, Sleep):
             nothing = Outcome("ok", None, None)
-            self._kernel.at(int(wish.seconds * 1e6 / self._rate), self._resume, running, nothing)
-        else:
-            running.ask = wish
-            self._begin(running)
+            self._kernel.at(int(wish.seconds * 1e6 / self._rate), self._resume, running, running.turn, nothing)
+            return
+        running.ask = wish
+        self._begin(running)
         self._wake()
 
-    def _begin(self, running: _Running) -> None:
+    def _begin(self, running: Running) -> None:
         ask = running.ask
         assert ask is not None
         self.calls += 1
         if self.session.over:
-            self._reopen()
+            self.line.drop(self.session, self.now())
+            self.session = self._new_session()
         call = PendingCall(
             ask.target, ask.operation, ask.arguments, ask.manner, ask.others, tell=ask.timeout is not None
         )
@@ -162,7 +229,7 @@ class SimulatedClient:
         if not self.session.begin(call):
             self.session.submit(call)
 
-    def _settled(self, running: _Running, call: PendingCall) -> None:
+    def _settled(self, running: Running, call: PendingCall) -> None:
         ask = running.ask
         assert ask is not None
         del self._owner[id(call)]
@@ -170,7 +237,7 @@ class SimulatedClient:
         session = call.session
         if call.lost:
             self.lost += 1
-            if ask.manner.on_lost is OnLost.RETRY:
+            if ask.manner.on_lost is OnLost.RETRY and running.released is None:
                 self._begin(running)
                 return
             outcome = Outcome("lost", None, session)
@@ -182,9 +249,29 @@ class SimulatedClient:
             if call.lane is not None:
                 session.finish(call)
             outcome = Outcome(how, value, session)
-        self._kernel.at(0, self._resume, running, outcome)
+        if running.released is not None:
+            self._finish_release(running, outcome)
+            return
+        if running.interrupted:
+            outcome = Outcome("interrupted", outcome.value if outcome.how == "ok" and call.sent else None, session)
+        running.answered = call
+        self._go_on(running, outcome)
 
-    def _timed_out(self, running: _Running, call: PendingCall) -> None:
+    def _finish_release(self, running: Running, outcome: Outcome) -> None:
+        """The group has said who holds the lock, or has released it after all."""
+        release, ask = running.released, running.ask
+        assert release is not None
+        assert ask is not None
+        holder = outcome.value if ask.operation == "holder" and outcome.how == "ok" else None
+        if holder is not None and holder[2] == release.arguments[0]:
+            self._kernel.seen["client: released again after an interrupt"] += 1
+            running.ask = release
+            self._begin(running)
+        else:
+            running.released = None
+            self._go_on(running, Outcome("interrupted", None, outcome.session))
+
+    def _timed_out(self, running: Running, call: PendingCall) -> None:
         if running.life == self._life and running.call is call and not call.settled:
             if self._defer(self._timed_out, running, call):
                 return
@@ -193,94 +280,60 @@ class SimulatedClient:
 
     # --- the service: connection, time, news
 
-    def _defer(self, action: Callable[..., None], *arguments: Any) -> bool:
-        wait_us = self._paused_until_us - self._kernel.now_us
-        if wait_us > 0:
-            self._kernel.at(wait_us, action, *arguments)
-        return wait_us > 0
+    @property
+    def _paused(self) -> bool:
+        return self._paused_until_us > self._kernel.now_us
 
-    def _receive(self, source: int, message: Any) -> None:
+    def _defer(self, action: Callable[..., None], *arguments: Any) -> bool:
+        if not self._paused:
+            return False
+        self._kernel.at(self._paused_until_us - self._kernel.now_us, action, *arguments)
+        return True
+
+    def _receive(self, source: int, message: ToClient | ConnectionEnded) -> None:
         if not self.alive or self._defer(self._receive, source, message):
             return
-        match message:
-            case ToClient(connection=connection) if connection != self._connection:
-                return
-            case ToClient(count=count) if count != self._heard + 1:
-                self._end_connection()
-            case ToClient(body=body):
-                self._heard += 1
-                self._heard_at = self.now()
-                self._obey(codec.decode(body))
-            case ConnectionEnded(connection=connection) if connection == self._connection:
-                self._end_connection()
-            case _:
-                return
-        self._wake()
-
-    def _obey(self, message: messages.Message) -> None:
-        match message:
-            case messages.MoveOn() | messages.Rejected():
-                self._end_connection()
-            case messages.Leader():
-                pass
-            case _:
-                self.session.step(message, self.now())
-
-    def _end_connection(self) -> None:
-        if self._connection:
-            self._network.send(self.node, self._replica, ConnectionEnded(self._connection))
-            self._connection = 0
-            self.session.disconnected()
-
-    def _reopen(self) -> None:
-        assert self.session.over
-        self._end_connection()
-        self.session = self._new_session()
-
-    def _connect(self) -> None:
-        self._replica = self._luck.choice(self._replicas)
-        self._connection = self._kernel.fresh()
-        self._said = self._heard = 0
-        self._heard_at = self.now()
-        self._outbox = deque()
-        self.session.connected(self._outbox, self._luck.randbytes(16), self.now())
+        if self.line.heard(message, self.session, self.now()):
+            self._wake()
 
     def _wake(self) -> None:
         """One round of the service thread."""
-        if not self.alive:
+        if not self.alive or self._paused:
             return
         now = self.now()
         self.session.tick(now)
-        if not self.session.over:
-            if not self._connection:
-                self._connect()
-            elif now - self._heard_at > self._ttl_ms / 1500:
-                self._end_connection()  # nobody answers there
-                self._connect()
-        news, self._news[:] = list(self._news), []
-        for call in news:
-            running = self._owner.get(id(call))
-            if running is None:
-                continue
-            if call.settled:
-                self._settled(running, call)
-            elif call.parked_at is not None and running.ask is not None and running.ask.timeout is not None:
-                delay_us = int(running.ask.timeout * 1e6 / self._rate)
-                self._kernel.at(delay_us, self._timed_out, running, call)
-        if self._news:
-            self._wake()
+        self.line.tend(self.session, now)
+        while self._news:
+            news, self._news[:] = list(self._news), []
+            for call in news:
+                self._tell(call)
+        self.line.tend(self.session, now)
+        self.line.flush()
+        self._plan(now)
+
+    def _tell(self, call: PendingCall) -> None:
+        running = self._owner.get(id(call))
+        if running is None:
             return
-        while self._connection and self._outbox:
-            self._said += 1
-            body = self._outbox.popleft()[4:]
-            self._network.send(self.node, self._replica, ToReplica(self._connection, self._said, body))
-        self._plan()
+        if call.settled:
+            self._settled(running, call)
+        elif call.parked_at is not None and running.ask is not None and running.ask.timeout is not None:
+            delay_us = int(running.ask.timeout * 1e6 / self._rate)
+            self._kernel.at(delay_us, self._timed_out, running, call)
 
-    def _plan(self) -> None:
-        self._timer += 1
-        wait = min(self.session.next_at(self.now()) - self.now(), self._ttl_ms / 3000)
-        self._kernel.at(max(1000, int(wait * 1e6 / self._rate) + 500), self._on_timer, self._timer, self._life)
+    def _plan(self, now: float) -> None:
+        """The service thread sleeps until then."""
+        if self.session.over:
+            return
+        due = min(self.session.next_at(now), self.line.next_at(self.session))
+        if due == float("inf"):
+            return
+        due_us = self._kernel.now_us + max(1_000, int((due - now) * 1e6 / self._rate) + 500)
+        if self._timer_us <= self._kernel.now_us or due_us < self._timer_us:
+            self._timer_us = due_us
+            self._kernel.at(due_us - self._kernel.now_us, self._on_timer, due_us, self._life)
 
-    def _on_timer(self, timer: int, life: int) -> None:
-        if timer == self._timer and life == self._life and not self._defer(self._on_timer, timer, life):
+    def _on_timer(self, due_us: int, life: int) -> None:
+        if due_us == self._timer_us and life == self._life and not self._defer(self._on_timer, due_us, life):
+            self._timer_us = -1
             self._wake()

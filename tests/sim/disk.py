@@ -300,6 +300,11 @@ class SimulatedDisk:
     # --- for its files ----------------------------------------------------------------------------------------------
 
     @property
+    def is_off(self) -> bool:
+        """Whether the power went in the middle of something, and is not back yet."""
+        return self._off
+
+    @property
     def is_fateless(self) -> bool:
         """Whether nothing can happen between two operations."""
         no_orders = self.cut_power_after is None and self.fail_after is None and self.observer is None

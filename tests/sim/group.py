@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections import Counter
 from typing import Any, NamedTuple
 
-from dthreading.wire import codec
+from dthreading.wire import codec, messages
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Configuration, Timing
 from replicas.replica.core import Replica
+from replicas.replica.formation import Census, Formation
 from replicas.replica.messages import SnapshotPart
 from replicas.replica.output import (
     BeginSnapshot,
@@ -26,8 +28,10 @@ from replicas.replica.output import (
     SnapshotWork,
 )
 from replicas.replica.snapshots import Cutting
-from replicas.storage import SnapshotHeader, SnapshotWriter, Storage
+from replicas.storage import SnapshotDamaged, SnapshotHeader, SnapshotWriter, Storage, StorageRefused
 from tests.sim.disk import PowerCut, SimulatedDisk
+from tests.sim.forming import Forming, formation_of, formed_record
+from tests.sim.host import Gone
 
 SEGMENT_BYTES = 256 * 1024
 PART_BYTES = 4096
@@ -56,6 +60,10 @@ class ConnectionEnded(NamedTuple):
     connection: int
 
 
+PLACES = ("the log", "a snapshot", "a fetched snapshot", "recovery")
+"""What a replica may be doing with its disk when the power goes."""
+
+
 class _Connection:
     """The replica's end of one."""
 
@@ -69,13 +77,29 @@ class GroupProgram:
     """One replica of a group. Outlives crashes: the disk is in it."""
 
     def __init__(
-        self, replica: int, configuration: Configuration, luck: random.Random, *, timing: Timing, snapshot_every: int
+        self,
+        replica: int,
+        configuration: Configuration,
+        luck: random.Random,
+        *,
+        timing: Timing,
+        snapshot_every: int,
+        seen: Counter[str] | None = None,
     ) -> None:
         self.replica = replica
         self.disk = SimulatedDisk(random.Random(luck.random()))
-        self.core: Replica | None = None
+        self.core: Replica | Forming | None = None
         self.faults: list[Exception] = []
+        self.spoilt = False
+        """Whether somebody has laid hands on its disk, so that it may be found rotten."""
+        self.cuts: dict[str, int] = {}
+        """Where the disk is to cut the power: one of `PLACES`, and how many operations into it."""
+        self._seen: Counter[str] = seen if seen is not None else Counter()
+        self._place = ""
+        self._formation: Formation | None = None
         self._configuration = configuration
+        self._own = next(member for member in configuration.members if member.id == replica)
+        self._formed = False
         self._luck = luck
         self._timing = timing
         self._snapshot_every = snapshot_every
@@ -88,17 +112,26 @@ class GroupProgram:
 
     # --- the host's side
 
-    def boot(self, now_ms: int) -> Replica:
-        self._storage = storage = Storage.open(self.disk, segment_bytes=SEGMENT_BYTES)
-        assert storage.recovered.rot is None, storage.recovered.rot
-        if storage.identity is None:
-            storage.format(b"incarnation %d" % self.replica)
+    def boot(self, now_ms: int) -> Replica | Forming:
+        """Raises Gone where the daemon would refuse to serve, now and always."""
+        self._pending = []
+        self._connections = {}
+        self._writing = self._receiving = None
+        self._to_send = []
+        self._storage = storage = self._opened()
+        self._formation = formation_of(storage, self._configuration, self.replica, now_ms)
+        if self._formation.take().formed is None:
+            self._seen["disk: an empty replica asks for its group"] += 1
+            self.core = Forming(self._formation, now_ms)
+            return self.core
         if storage.snapshot is not None:
             machine = Machine.restore(self._contents())
             assert machine.digest == storage.snapshot.digest, "a snapshot is not of the state that its header names"
         else:
             machine = Machine(self._configuration)
         durable = storage.recovered.durable
+        if durable.doubtful:
+            self._seen["disk: slots in doubt after a restart"] += 1
         paxos = Paxos(
             replica=self.replica,
             configuration=self._configuration,
@@ -107,12 +140,38 @@ class GroupProgram:
             luck=self._luck.random,
             now_ms=now_ms,
         )
-        self._pending = []
-        self._connections = {}
-        self._writing = self._receiving = None
-        self._to_send = []
         self.core = Replica(paxos=paxos, machine=machine, namespace_term_ms=5_000, now_ms=now_ms)
         return self.core
+
+    def _opened(self) -> Storage:
+        """The disk's storage, that of a formed group's replica, unless this is another disk than it was formed on."""
+        self._enter("recovery")
+        try:
+            storage = Storage.open(self.disk, segment_bytes=SEGMENT_BYTES)
+        except StorageRefused as error:
+            if not self.spoilt:
+                raise
+            raise Gone(str(error)) from error
+        if storage.recovered.rot is not None:
+            assert self.spoilt, storage.recovered.rot
+            raise Gone(storage.recovered.rot)
+        if storage.identity is None:
+            storage.format(b"another life" if self._formed else self._own.incarnation)
+        assert storage.identity is not None
+        if storage.identity.formation is None and storage.identity.incarnation == self._own.incarnation:
+            storage.form(formed_record(self._configuration))
+            self._formed = True
+        return storage
+
+    def lose_disk(self) -> None:
+        """The directory is empty when it is opened next."""
+        self.disk = SimulatedDisk(self.disk.luck)
+
+    def _enter(self, place: str) -> None:
+        """The disk is used for that from here on."""
+        self._place = place
+        if place in self.cuts:
+            self.disk.cut_power_after = self.cuts.pop(place)
 
     def _contents(self) -> Any:
         assert self._storage is not None
@@ -126,6 +185,7 @@ class GroupProgram:
 
     def sync(self, batches: int) -> None:
         assert self._storage is not None
+        self._enter("the log")
         now, self._pending = self._pending[:batches], self._pending[batches:]
         for records in now:
             self._storage.append(records)
@@ -134,12 +194,23 @@ class GroupProgram:
 
     def crash(self) -> None:
         """The power goes: perhaps in the middle of a write that nobody has been told about."""
-        if self._pending and self._storage is not None and self._luck.random() < 0.7:
+        if self.disk.is_off:
+            self._seen[f"crash: in the middle of {self._place}"] += 1
+        elif self._pending and self._storage is not None and self._luck.random() < 0.7:
             self.disk.cut_power_after = self._luck.randint(0, 3)
             with contextlib.suppress(PowerCut):
                 self.sync(len(self._pending))
         self.disk.crash()
+        self._gone()
+
+    def end(self) -> None:
+        """The process goes, and what it wrote stays with the system: read back as written, and not yet safe."""
+        self.disk.kill()
+        self._gone()
+
+    def _gone(self) -> None:
         self.core = self._storage = None
+        self.cuts.clear()
 
     def sent(self, message: Any) -> None:
         """Consensus' own promise to take nothing back is checked where it is simulated alone."""
@@ -151,27 +222,49 @@ class GroupProgram:
             case ToReplica():
                 self._from_client(core, source, message)
             case ConnectionEnded(connection=connection):
-                if self._connections.pop(connection, None) is not None:
-                    core.client_gone(connection)
+                if not self.drop(connection):
+                    self._seen["network: a connection's end came late"] += 1
+            case Census():
+                self._answer(core, source, message)
             case _:
                 core.peer_said(source, message)
         return True
 
-    def _from_client(self, core: Replica, source: int, message: ToReplica) -> None:
+    def _answer(self, core: Replica | Forming, source: int, census: Census) -> None:
+        if isinstance(core, Forming):
+            core.peer_said(source, census)
+            return
+        assert self._formation is not None
+        self._formation.step(source, census)
+        self._to_send += self._formation.take().send
+
+    def _from_client(self, core: Replica | Forming, source: int, message: ToReplica) -> None:
+        if isinstance(core, Forming):
+            self._to_send.append((source, ConnectionEnded(message.connection)))
+            return
         known = self._connections.get(message.connection)
         if known is None and message.count == 1:
             known = self._connections[message.connection] = _Connection(source)
+            self._say(message.connection, known, messages.Leader(core.leader_address))
         if known is None or message.count != known.heard + 1:
             # Something before it is gone, with a crash of ours or a cut cable: a stream is broken then.
-            self._drop(core, message.connection)
+            self._seen["network: a client's connection is found to be half open"] += 1
+            self.drop(message.connection)
             self._to_send.append((source, ConnectionEnded(message.connection)))
             return
         known.heard += 1
         core.client_said(message.connection, codec.decode(message.body), message.body)  # type: ignore[arg-type]
 
-    def _drop(self, core: Replica, connection: int) -> None:
-        if self._connections.pop(connection, None) is not None:
-            core.client_gone(connection)
+    def drop(self, connection: int) -> bool:
+        """That connection is no more, as far as this end knows; False when there was none."""
+        known = self._connections.pop(connection, None)
+        if known is not None and isinstance(self.core, Replica):
+            self.core.client_gone(connection)
+        return known is not None
+
+    def _say(self, connection: int, known: _Connection, message: messages.ToClient) -> None:
+        known.said += 1
+        self._to_send.append((known.node, ToClient(connection, known.said, codec.encode(message))))
 
     def handle(self, output: ReplicaOutput) -> None:
         core = self.core
@@ -181,17 +274,17 @@ class GroupProgram:
         for connection, message in output.to_clients:
             known = self._connections.get(connection)
             if known is not None:
-                known.said += 1
-                self._to_send.append((known.node, ToClient(connection, known.said, codec.encode(message))))
+                self._say(connection, known, message)
         for connection, _ in output.hang_up:
             known = self._connections.pop(connection, None)
             if known is not None:
                 self._to_send.append((known.node, ConnectionEnded(connection)))
         for work in output.snapshot:
-            self._snapshot(core, work)
+            self._snapshot(core, work)  # type: ignore[arg-type]
         output.send_now += self._to_send
         self._to_send = []
-        self._cut_often(core._cutting)
+        if isinstance(core, Replica):
+            self._cut_often(core._cutting)
 
     def _cut_often(self, cutting: Cutting) -> None:
         """Fifty thousand entries would be more than a simulated life: snapshots come sooner here."""
@@ -201,9 +294,13 @@ class GroupProgram:
     def _snapshot(self, core: Replica, work: SnapshotWork) -> None:
         storage = self._storage
         assert storage is not None
+        if not isinstance(work, ServeSnapshot):
+            self._enter("a fetched snapshot" if isinstance(work, KeepSnapshotPart) else "a snapshot")
         match work:
             case BeginSnapshot(slot=slot, configuration=configuration, chain=chain, promised=promised):
                 header = SnapshotHeader(slot, configuration, chain, core.machine.digest, promised)
+                if self._writing is not None:
+                    self._writing.abort()
                 self._writing = storage.begin_snapshot(header)
                 self._header = header
             case SnapshotChunk(data=data):
@@ -228,11 +325,20 @@ class GroupProgram:
 
     def _keep(self, core: Replica, storage: Storage, part: SnapshotPart) -> None:
         if part.offset == 0:
+            if self._receiving is not None:
+                self._receiving.abort()
             self._receiving = storage.receive_snapshot(SnapshotHeader.decode(part.header))
-        assert self._receiving is not None
-        self._receiving.write(part.data)
-        if part.last:
-            header = self._receiving.finish()
+            self._header_received = part.slot
+        if self._receiving is None or self._header_received != part.slot or self._receiving.offset != part.offset:
+            return
+        try:
+            self._receiving.write(part.data)
+            if part.last:
+                header = self._receiving.finish()
+                self._receiving = None
+                self._seen["a fetched snapshot is installed"] += 1
+                machine = Machine.restore(self._contents())
+                core.snapshot_installed(header.slot, header.configuration, header.chain, header.promised, machine)
+        except SnapshotDamaged:
             self._receiving = None
-            machine = Machine.restore(self._contents())
-            core.snapshot_installed(header.slot, header.configuration, header.chain, header.promised, machine)
+            self._seen["a fetched snapshot was refused"] += 1

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from replicas.storage.files import StorageFailed
+from tests.sim.disk import PowerCut
 from tests.sim.kernel import Kernel
-from tests.sim.network import Network
+from tests.sim.network import Network, evenly
 
 
 class Program(Protocol):
@@ -30,6 +32,9 @@ class Program(Protocol):
     def crash(self) -> None:
         """The power is gone."""
 
+    def end(self) -> None:
+        """The process is gone; what it wrote is still the system's to write."""
+
     def arrived(self, source: int, message: Any) -> bool:
         """A message arrived; False if it is one for the core's step()."""
 
@@ -38,6 +43,28 @@ class Program(Protocol):
 
     def handle(self, output: Any) -> None:
         """Whatever an output asks for besides persisting and sending."""
+
+
+SYNC_US = (50, 2_000)
+LAG_US = (5, 50)
+"""Of a healthy machine."""
+
+
+class Gone(Exception):
+    """This replica can take no part any more, and its daemon ends with that sentence each time it is started."""
+
+
+class Armed(NamedTuple):
+    """The power goes the `count`th time that the loop comes to `point`, counted from 0."""
+
+    point: str
+    count: int
+
+
+POINTS = ("stepped", "taken", "sending", "sent", "written", "synced", "sending after the sync")
+"""Where the core hands work to its shell, and the power may go just then, in the order of a turn: after step and tick,
+after take, before any message of `send_now`, after all of them, before the disk is asked to write, after its sync,
+before any message of `send_after_sync`. Within a write, a snapshot or a recovery the disk itself cuts it off."""
 
 
 class Host:
@@ -50,11 +77,19 @@ class Host:
         self.number = number
         self.program = program
         self.core: Any = None
-        self.sync_us = (50, 2_000)
+        self.sync_us = SYNC_US
+        self.lag_us = LAG_US
+        """How long what came waits until the loop looks."""
+        self.armed: Armed | None = None
+        self.gone = ""
+        """Why its daemon refuses to start, once it does."""
+        self.died: Callable[[], None] = lambda: None
+        """Called when it went down by itself, so that somebody may start it again."""
         self.inline = luck.random() < 0.5  # whether the loop stands still during a sync
         self._kernel = kernel
         self._network = network
-        self._rate = luck.uniform(0.99, 1.01)
+        self.rate = luck.uniform(0.99, 1.01)
+        """Of its clock, against true time."""
         self._offset_ms = luck.randint(0, 1_000_000)
         self._life = 0
         self._inbox: list[Callable[[], None]] = []
@@ -73,12 +108,12 @@ class Host:
 
     def now_ms(self) -> int:
         """This machine's own clock: it started anywhere and runs up to one per cent fast or slow."""
-        return self._offset_ms + int(self._kernel.now_us * self._rate / 1000)
+        return self._offset_ms + int(self._kernel.now_us * self.rate / 1000)
 
     # --- failures
 
     def start(self) -> None:
-        """Start the process from its disk."""
+        """Start the process from its disk; it may come to its end while it recovers."""
         assert self.core is None
         self._kernel.note(f"start {self.number}")
         self._life += 1
@@ -87,18 +122,62 @@ class Host:
         self._timer_us = -1
         self._last_batch = 0
         self._paused_until_us = 0
-        self.core = self.program.boot(self.now_ms())
-        self.turn_soon()
+        try:
+            self.core = self.program.boot(self.now_ms())
+        except (PowerCut, StorageFailed, Gone) as error:
+            self._end(error)
+        else:
+            self.turn_soon()
 
     def crash(self) -> None:
         """kill -9 and loss of power in one."""
-        if self.core is None:
-            return
-        self._kernel.note(f"crash {self.number}")
-        self.core = None
+        if self.core is not None:
+            self._kernel.note(f"crash {self.number}")
+            self._down()
+            self.program.crash()
+
+    def kill(self) -> None:
+        """kill -9 alone."""
+        if self.core is not None:
+            self._kernel.note(f"kill {self.number}")
+            self._down()
+            self.program.end()
+
+    def _down(self) -> None:
+        self.core = self.armed = None
         self._life += 1
-        self.program.crash()
         self._network.reset(self.number)
+
+    def _end(self, error: BaseException) -> None:
+        """The process ends, in one of the daemon's ways or of the world's."""
+        self._kernel.note(f"end {self.number} {type(error).__name__} {error}")
+        self._down()
+        if isinstance(error, PowerCut):
+            self.program.crash()
+        else:
+            self.program.end()
+        if isinstance(error, Gone):
+            self.gone = str(error)
+            self._kernel.seen["disk: a replica is gone for good"] += 1
+            return
+        if isinstance(error, StorageFailed):
+            self._kernel.seen["disk: a process ended with DISK_FAILED"] += 1
+        self.died()
+
+    def _reach(self, point: str) -> None:
+        armed = self.armed
+        if armed is None or armed.point != point:
+            return
+        self.armed = armed._replace(count=armed.count - 1)
+        if armed.count <= 0:
+            self.armed = None
+            self._kernel.seen[f"crash: {point}"] += 1
+            raise PowerCut
+
+    def suspend(self, span_us: int) -> None:
+        """The machine stands still, and its clock with it."""
+        self.pause(span_us)
+        self._offset_ms -= int(span_us * self.rate / 1000)
 
     def pause(self, span_us: int) -> None:
         """The process stands still; its clock does not."""
@@ -126,7 +205,7 @@ class Host:
         """The loop runs within the next moments; what arrives until then is in the same turn."""
         if not self._turn_due:
             self._turn_due = True
-            self._kernel.at(self._luck.randint(5, 50), self._turn, self._life)
+            self._kernel.at(evenly(self._luck, *self.lag_us), self._turn, self._life)
 
     def _turn(self, life: int) -> None:
         if life != self._life:
@@ -136,18 +215,27 @@ class Host:
             self._kernel.at(wait_us, self._turn, life)
             return
         self._turn_due = False
-        self.core.tick(self.now_ms())
-        inbox, self._inbox = self._inbox, []
-        for action in inbox:
-            action()
-        self._take()
-        self._set_timer()
+        try:
+            self.core.tick(self.now_ms())
+            inbox, self._inbox = self._inbox, []
+            for action in inbox:
+                action()
+            self._take()
+            self._set_timer()
+        except (PowerCut, StorageFailed, Gone) as error:
+            self._end(error)
 
     def _take(self) -> None:
+        if self.armed is not None:
+            self._reach("stepped")
         output = self.core.take()
+        if self.armed is not None:
+            self._reach("taken")
         assert (output.batch > 0) == bool(output.persist), "a batch number exactly when there is something to persist"
         self.program.handle(output)
-        self._send(output.send_now)
+        self._send(output.send_now, "sending")
+        if self.armed is not None:
+            self._reach("sent")
         if output.batch:
             assert output.batch == self._last_batch + 1
             self._last_batch = output.batch
@@ -156,13 +244,13 @@ class Host:
         elif self._unsynced or self._syncing:
             self._unsynced.append((0, output.send_after_sync))
         else:
-            self._send(output.send_after_sync)
+            self._send(output.send_after_sync, "sending after the sync")
         if self._unsynced and not self._syncing:
             self._begin_sync()
 
     def _begin_sync(self) -> None:
         self._syncing, self._unsynced = self._unsynced, []
-        delay_us = self._luck.randint(*self.sync_us)
+        delay_us = evenly(self._luck, *self.sync_us)
         if self.inline:
             self._paused_until_us = max(self._paused_until_us, self._kernel.now_us + delay_us)
         self._kernel.at(delay_us, self._end_sync, self._life)
@@ -174,11 +262,21 @@ class Host:
         if wait_us > 0:
             self._kernel.at(wait_us, self._end_sync, life)
             return
+        try:
+            self._finish_sync()
+        except (PowerCut, StorageFailed, Gone) as error:
+            self._end(error)
+
+    def _finish_sync(self) -> None:
+        if self.armed is not None:
+            self._reach("written")
         done, self._syncing = self._syncing, []
         batches = [batch for batch, _ in done if batch]
         self.program.sync(len(batches))
+        if self.armed is not None:
+            self._reach("synced")
         for _, messages in done:
-            self._send(messages)
+            self._send(messages, "sending after the sync")
         if batches:
             self.core.tick(self.now_ms())
             self.core.synced(batches[-1])
@@ -186,15 +284,17 @@ class Host:
         if self._unsynced:
             self._begin_sync()
 
-    def _send(self, messages: list[tuple[int, Any]]) -> None:
+    def _send(self, messages: list[tuple[int, Any]], point: str) -> None:
         for target, message in messages:
+            if self.armed is not None:
+                self._reach(point)
             self.program.sent(message)
-            self._network.send(self.number, target, message)
+            self._network.send(self.number, target, message, getattr(message, "connection", 0))
 
     def _set_timer(self) -> None:
         if self._inbox:
             self.turn_soon()
-        delay_us = max(1_000, int((self.core.wake_ms - self.now_ms()) * 1000 / self._rate) + 1_000)
+        delay_us = max(1_000, int((self.core.wake_ms - self.now_ms()) * 1000 / self.rate) + 1_000)
         due_us = self._kernel.now_us + delay_us
         if self._timer_us < self._kernel.now_us or due_us < self._timer_us:
             self._timer_us = due_us

@@ -2,15 +2,18 @@
 """The simulated network: one-way links that delay, lose, double and reorder messages, and can be cut.
 
 Two manners. A stream keeps its order and loses only what is under way when the connection breaks, as TCP does; after
-that the next message opens a new connection. A datagram link loses, doubles and reorders whatever it likes: more than
-our transport ever does, and what the protocol has to stand anyway.
+that the next message opens a new connection. What the old one still carries may come until the new one is heard of,
+and never after. A datagram link loses, doubles and reorders whatever it likes: more than our transport ever does, and
+what the protocol has to stand anyway.
+
+A client's connections are streams of their own, each with a number, beside one another on one link.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.sim.kernel import Kernel
@@ -26,14 +29,28 @@ class Weather:
     straggle: float = 0.0
     """How often a message takes up to a hundred times as long (and, on a stream, all that follow it)."""
     lose: float = 0.0
+    """How often a message is lost, and on a stream the connection with it."""
     double: float = 0.0
 
 
 @dataclass(slots=True)
 class Link:
+    """One direction between two nodes."""
+
     connection: int = 0
-    last_us: int = 0
     cut: bool = False
+    lost_below: int = 0
+    """What older connections carried is lost."""
+    heard: int = 0
+    """The youngest connection that anything came on."""
+    weather: Weather | None = None
+    """Of this link alone."""
+    last_us: dict[int, int] = field(default_factory=dict)
+    """When the last message of each stream arrives."""
+
+
+STREAMS_MAX = 16
+"""So many streams of one link are kept in order; older ones have long ended."""
 
 
 class Network:
@@ -53,41 +70,57 @@ class Network:
             self._links[node, other] = Link()
         self._receivers[node] = receive
 
-    def send(self, source: int, target: int, message: Any) -> None:
-        """Put a message on its way."""
-        if target not in self._receivers:
+    def send(self, source: int, target: int, message: Any, stream: int = 0) -> None:
+        """Put a message on its way. `stream`: a client's connection, or 0."""
+        link = self._links.get((source, target))
+        if link is None:
             return
-        link = self._links[source, target]
-        kernel, weather, luck = self._kernel, self.weather, self._luck
+        kernel, luck = self._kernel, self._luck
+        weather = link.weather or self.weather
         if link.cut or luck.random() < weather.lose:
             if weather.streams:
-                link.connection += 1
+                self._break(link, lingering=False)
             return
         for _ in range(2 if luck.random() < weather.double and not weather.streams else 1):
-            delay_us = luck.randint(*weather.delay_us)
+            delay_us = evenly(luck, *weather.delay_us)
             if luck.random() < weather.straggle:
                 delay_us *= luck.randint(2, 100)
-            arrival_us = kernel.now_us + delay_us
             if weather.streams:
-                arrival_us = link.last_us = max(arrival_us, link.last_us)
-            kernel.at(arrival_us - kernel.now_us, self._arrive, source, target, link.connection, message)
+                arrival_us = link.last_us.get(stream, 0)
+                if kernel.now_us + delay_us > arrival_us:
+                    arrival_us = kernel.now_us + delay_us
+                    link.last_us[stream] = arrival_us
+                    if len(link.last_us) > STREAMS_MAX:
+                        del link.last_us[next(iter(link.last_us))]
+                delay_us = arrival_us - kernel.now_us
+            connection = link.connection if weather.streams else -1
+            kernel.at(delay_us, self._arrive, source, target, link, connection, stream, message)
 
-    def _arrive(self, source: int, target: int, connection: int, message: Any) -> None:
-        link = self._links[source, target]
-        if link.cut or (self.weather.streams and connection != link.connection):
+    def _arrive(self, source: int, target: int, link: Link, connection: int, stream: int, message: Any) -> None:
+        if link.cut:
             return
         kernel, kind = self._kernel, type(message).__name__
+        if connection != link.connection and connection >= 0:
+            if connection < link.lost_below:
+                return
+            if not stream and connection < link.heard:
+                kernel.seen["network: bytes of an old connection came after the new one's"] += 1
+                return
+            kernel.seen["network: bytes of an old connection came late"] += 1
+        link.heard = max(link.heard, connection)
         kernel.note(f"{source}>{target} {kind} {message[0]}")
         kernel.seen[kind] += 1
         if kernel.tells:
             kernel.tell(f"{source}>{target} {words(message)}")
         self._receivers[target](source, message)
 
+    # --- what goes wrong
+
     def cut(self, source: int, target: int) -> None:
         """Nothing passes from `source` to `target` any more, and what is under way is lost."""
         link = self._links[source, target]
         link.cut = True
-        link.connection += 1
+        self._break(link, lingering=False)
 
     def cut_off(self, nodes: list[int]) -> None:
         """A partition: between these nodes and all others."""
@@ -95,13 +128,47 @@ class Network:
             if (source in nodes) != (target in nodes):
                 self.cut(source, target)
 
-    def mend(self) -> None:
-        """Every link passes messages again."""
-        for link in self._links.values():
+    def mend(self, links: Iterable[tuple[int, int]] | None = None) -> None:
+        """These links, or all, pass messages again, as the network does in general."""
+        for pair in self._links if links is None else links:
+            link = self._links[pair]
             link.cut = False
+            link.weather = None
 
-    def reset(self, node: int) -> None:
-        """All connections of this node break; the next message opens new ones."""
+    def give_weather(self, links: Iterable[tuple[int, int]], weather: Weather | None) -> None:
+        """These links behave in their own way until they are mended."""
+        for pair in links:
+            self._links[pair].weather = weather
+
+    def reset(self, node: int, *, lingering: bool = False) -> None:
+        """All connections of this node break; the next message opens new ones.
+
+        Args:
+            node: whose.
+            lingering: what is under way may still come, until the new connection is heard of.
+
+        """
         for (source, target), link in self._links.items():
             if node in (source, target):
-                link.connection += 1
+                self._break(link, lingering=lingering)
+
+    @property
+    def links(self) -> list[tuple[int, int]]:
+        """All there are, as (source, target)."""
+        return list(self._links)
+
+    def _break(self, link: Link, *, lingering: bool) -> None:
+        link.connection += 1
+        if not lingering:
+            link.lost_below = link.connection
+        link.last_us.pop(0, None)  # a new connection waits for nothing of the old one
+
+
+def evenly(luck: random.Random, low: int, high: int) -> int:
+    """`luck.randint(low, high)`, drawing the very same, in a third of the time."""
+    span = high - low + 1
+    bits = span.bit_length()
+    drawn = luck.getrandbits(bits)
+    while drawn >= span:
+        drawn = luck.getrandbits(bits)
+    return low + drawn
