@@ -206,6 +206,7 @@ TAGS: Final[dict[int, type]] = {
     35: messages.Leader,
     36: messages.MoveOn,
     37: messages.Answer,
+    38: messages.Servers,
 }
 """Tags of client messages: below 100. Replicas' own are from 100 on, internal commands from 200 on."""
 

@@ -258,6 +258,12 @@ class MoveOn(NamedTuple):
     reason: str
 
 
+class Servers(NamedTuple):
+    """The members of the group are others now, and listen at these addresses: where to go when this connection ends."""
+
+    addresses: tuple[str, ...]
+
+
 class Answer(NamedTuple):
     """Answers `Query(number)`."""
 
@@ -279,7 +285,7 @@ class Lifetime(IntEnum):
 Handshake: TypeAlias = Hello | Challenge | Proof | Welcome | Rejected
 Command: TypeAlias = Open | Resume | Close | Attach | Detach | Call | Withdraw | Acknowledge
 ToReplica: TypeAlias = Command | Keepalive | CloseAtEnd | Query
-ToClient: TypeAlias = Opened | Resumed | Ended | Reply | Alive | Leader | MoveOn | Answer | Rejected
+ToClient: TypeAlias = Opened | Resumed | Ended | Reply | Alive | Leader | MoveOn | Servers | Answer | Rejected
 Message: TypeAlias = Handshake | ToReplica | ToClient
 
 COMMANDS: Final = (Open, Resume, Close, Attach, Detach, Call, Withdraw, Acknowledge)

@@ -19,7 +19,7 @@ NEWCOMERS_MAX: Final = 16
 """Newcomers at one time. A group of seven that is replaced as a whole has seven."""
 
 GONE_MAX: Final = 256
-"""Addresses of former members that are remembered, for people's questions only. (That an id is gone needs no memory.)"""
+"""Addresses of former members that are remembered, for people's questions only: that an id is gone needs no memory."""
 
 
 class Newcomer(NamedTuple):
@@ -93,10 +93,9 @@ class Roster:
 
     def find(self, incarnation: bytes) -> int:
         """The id of the member or newcomer with this directory; 0 when there is none."""
-        for known in (*self.members.values(), *self.newcomers.values()):
-            if known.incarnation == incarnation:
-                return known.id
-        return 0
+        members = {member.incarnation: member.id for member in self.members.values()}
+        newcomers = {newcomer.incarnation: newcomer.id for newcomer in self.newcomers.values()}
+        return {**newcomers, **members}.get(incarnation, 0)
 
     def has_left(self, replica: int) -> bool:
         """Whether this id was given once and is nobody's any more. It stays so."""

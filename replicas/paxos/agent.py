@@ -295,7 +295,9 @@ class Agent(Knowledge):
         """Hand over as soon as somebody has everything, or when waiting for that takes too long."""
         leadership = self._leadership
         assert leadership is not None
-        target = leadership.most_advanced(self._now_ms, self._timing.election_ms)
+        target = self._successor
+        if target not in leadership.followers:
+            target = leadership.most_advanced(self._now_ms, self._timing.election_ms)
         late = self._now_ms >= self._deadline_ms
         if target is None and not late:
             return

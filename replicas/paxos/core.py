@@ -43,6 +43,8 @@ class Paxos(Agent):
             now_ms=now_ms,
         )
         self._polled = 0  # counts a learner's questions, so that it asks all members in turn
+        self.guides: tuple[int, ...] = ()
+        """Other replicas that a learner may ask: those that it has heard to be members now."""
         certain = min((slot - 1 for slot in self._acceptor.doubtful), default=self._log.last)
         chosen = min(durable.chosen, self._log.last, certain)
         if chosen > self._log.chosen:
@@ -138,6 +140,20 @@ class Paxos(Agent):
         leadership.barrier = leadership.propose(int(EntryKind.CONFIGURATION), encode_configuration(configuration))
         return leadership.barrier
 
+    def present(self) -> frozenset[int]:
+        """The members that are there and nearly as far as this leader, which has heard them at this ballot. Empty when
+        it does not lead.
+        """
+        leadership = self._leadership
+        if leadership is None:
+            return frozenset()
+        return frozenset({self.replica, *leadership.present(self._now_ms, self._timing.election_ms)})
+
+    @property
+    def changing(self) -> bool:
+        """Whether a change of the members is proposed and not chosen yet."""
+        return self._leadership is not None and bool(self._leadership.barrier)
+
     def confirm(self, token: object) -> bool:
         """Ask whether this replica still leads, by a heartbeat round that starts after now; False when it does not
         lead.
@@ -186,12 +202,15 @@ class Paxos(Agent):
             self._stand_back()
         self._raise_floor()
 
-    def hand_over(self) -> None:
-        """Pass leadership to the follower that has most, and propose nothing more (a stop, or a disk that hangs)."""
+    def hand_over(self, target: int | None = None) -> None:
+        """Pass leadership to `target`, or to the follower that has most, and propose nothing more. (A stop, a disk that
+        hangs, a leader that is to be removed.)
+        """
         leadership = self._leadership
         if leadership is None or self._transferring or not leadership.followers:
             return
         self._transferring = True
+        self._successor = target
         self._deadline_ms = self._now_ms + self._timing.election_ms
         self._transfer()
 
@@ -299,11 +318,15 @@ class Paxos(Agent):
             self._output.send_now.append((source, Fetch(self._known + 1)))
 
     def _tick_learner(self) -> None:
-        """Nobody sends to a learner of itself: it asks, the leader if it knows one, else one member after the other."""
+        """Nobody sends to a learner of itself: it asks, the leader if it knows one, else one member after the other.
+
+        (And the guides: all members of the configuration that it has come to may be long gone.)
+        """
         if self._now_ms < self._beat_ms:
             return
         self._beat_ms = self._now_ms + self._timing.heartbeat_ms
         others = self._others()
+        others += [guide for guide in self.guides if guide not in others]
         if others:
             self._polled += 1
             source = self._election.live_leader(self._now_ms) or others[self._polled % len(others)]

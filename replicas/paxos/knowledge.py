@@ -64,6 +64,7 @@ class Knowledge(ABC):
         self._beat_ms = now_ms  # when the next heartbeat, or the next sending of votes, is due
         self._deadline_ms = now_ms  # when a candidacy or a transfer is given up
         self._transferring = False
+        self._successor: int | None = None  # whom the transfer is for; None: whoever has most
 
     # --- what a role does about it
 

@@ -149,6 +149,16 @@ class Leadership:
         live = [member for member, follower in self.followers.items() if now_ms - follower.heard_ms < span_ms]
         return max(live, key=lambda member: self.followers[member].acked, default=None)
 
+    def present(self, now_ms: int, span_ms: int) -> list[int]:
+        """The followers that were heard within the span, in this tenure, and are at most a window behind."""
+        return [
+            member
+            for member, follower in self.followers.items()
+            if follower.beat
+            and now_ms - follower.heard_ms < span_ms
+            and follower.acked + WINDOW_ENTRIES > self._log.chosen
+        ]
+
     # --- sending
 
     def inform(self, replica: int) -> None:

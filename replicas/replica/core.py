@@ -15,18 +15,30 @@ from collections import deque
 from typing import Any, Final
 
 from dthreading.wire import messages as wire
-from dthreading.wire.limits import NAME_BYTES_MAX
-from dthreading.wire.messages import ToClient, ToReplica
+from dthreading.wire.messages import ToReplica
 from replicas.machine import commands
-from replicas.machine.core import Effects, Machine
+from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Ballot, Configuration, Entry, EntryKind, Role
 from replicas.replica import queries
+from replicas.replica.acquaintance import Acquaintance
 from replicas.replica.formation import Census
 from replicas.replica.forwarding import Forwarding, Streams
-from replicas.replica.hosting import PENDING_PER_CONNECTION_MAX, Hosting
+from replicas.replica.hosted import Hosted
+from replicas.replica.hosting import PENDING_PER_CONNECTION_MAX
 from replicas.replica.leading import Reading, Tenure, Vouching
-from replicas.replica.messages import Forward, PeerMessage, SnapshotPart, SnapshotRequest, Vouch, Vouched
+from replicas.replica.membership import Membership
+from replicas.replica.messages import (
+    Ask,
+    Forward,
+    Learning,
+    PeerMessage,
+    SnapshotPart,
+    SnapshotRequest,
+    Told,
+    Vouch,
+    Vouched,
+)
 from replicas.replica.output import ReplicaOutput, ServeSnapshot
 from replicas.replica.snapshots import Cutting, Fetching
 
@@ -36,7 +48,7 @@ LEADERLESS_MS: Final = 3000
 """Without a leader for this long (several elections' worth), a replica sends its clients on to the others."""
 
 
-class Replica:
+class Replica(Hosted):
     """The sans-IO whole of one replica.
 
     Args:
@@ -44,19 +56,28 @@ class Replica:
         machine: the replicated state, restored from the snapshot that the core starts above.
         namespace_term_ms: how long after its last session a namespace's automatic objects are put back.
         now_ms: the shell's monotonic clock.
+        genesis: the configuration that the group was formed with; None: the core's.
+        seeds: (id, address) of members, as a newcomer was told of them.
 
     """
 
-    def __init__(self, *, paxos: Paxos, machine: Machine, namespace_term_ms: int, now_ms: int) -> None:
+    def __init__(
+        self,
+        *,
+        paxos: Paxos,
+        machine: Machine,
+        namespace_term_ms: int,
+        now_ms: int,
+        genesis: Configuration | None = None,
+        seeds: tuple[tuple[int, str], ...] = (),
+    ) -> None:
+        super().__init__(machine)
         self.paxos = paxos
-        self.machine = machine
         self._namespace_term_ms = namespace_term_ms
         self._now_ms = now_ms
         self._due_ms = now_ms  # a tick long after it means that the process was paused
-        self._hosting = Hosting()
         self._forwarding = Forwarding(self._hosting, now_ms)
         self._streams = Streams()
-        self._output = ReplicaOutput()
         self._cutting = Cutting(machine.applied)
         self._fetching = Fetching()
         self._reign: tuple[int | None, Ballot] = (None, paxos.ballot)
@@ -65,13 +86,19 @@ class Replica:
         self._to_propose: deque[bytes] = deque()
         self._proposed = 0
         self._informed: set[int] = set()
-        self._deletions = queries.Deletions()
+        self._members = Membership(paxos, machine, genesis or paxos.configuration, seeds, self._submit_own)
+        self._epoch = paxos.configuration.epoch
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
     def client_said(self, connection: int, message: ToReplica, body: bytes) -> None:
         """A message of an authenticated client; `body` is its frame as it came, which goes into the log as it is."""
         match message:
+            case wire.Query():
+                self._answer(connection, message)
+            case _ if self.paxos.role is Role.LEARNER:
+                self._output.to_clients.append((connection, wire.MoveOn("this replica is not a member of the group")))
+                self._hang_up(connection, "")
             case wire.Open():
                 self._hosting.opening(connection, message.nonce)
                 self._submit(body, connection)
@@ -79,8 +106,6 @@ class Replica:
                 # Its calls may follow at once; answers come here only when apply has accepted the Resume.
                 self._hosting.link(connection).session = message.session
                 self._submit(body, connection)
-            case wire.Query():
-                self._answer(connection, message)
             case _ if message.session != self._hosting.link(connection).session:
                 self._hang_up(connection, f"it speaks for session {message.session}, which is not the connection's")
             case wire.Keepalive():
@@ -118,6 +143,8 @@ class Replica:
                 work, requests = self._fetching.came(source, message, self.machine.applied, self._now_ms)
                 self._output.snapshot += work
                 self._output.send_now += requests
+            case Ask() | Told() | Learning():
+                self._members.said(source, message, self._now_ms, self._output)
             case Census():
                 raise AssertionError("the shell's Formation hears those")
             case _:
@@ -137,6 +164,7 @@ class Replica:
         self._notice_reign()
         if self._tenure is not None:
             self._to_propose.extend(self._tenure.expired(now_ms, late_ms))
+        self._members.tick(now_ms, self._fetching.received, self._output)
         self._follow()
         self._due_ms = max(now_ms, self.paxos.wake_ms)  # or one pause would be counted again by the next tick
 
@@ -179,6 +207,10 @@ class Replica:
         for token in paxos.confirmed:
             self._confirmed(token)
         self._answer_reads()
+        self._members.note(output)
+        if self.paxos.configuration.epoch != self._epoch:
+            self._epoch = self.paxos.configuration.epoch
+            self._tell_all(wire.Servers(self.servers))
         if paxos.fetch_snapshot_from is not None:
             output.send_now += self._fetching.want(paxos.fetch_snapshot_from, self._now_ms)
         output.snapshot += self._cutting.work(self.machine, self.paxos)
@@ -192,6 +224,9 @@ class Replica:
 
     # --- commands -------------------------------------------------------------------------------------------------
 
+    def _submit_own(self, body: bytes) -> None:
+        self._submit(body, None)
+
     def _submit(self, body: bytes, connection: int | None) -> None:
         """Into the log with it, by way of whoever leads."""
         if not self._hosting.add(body, connection):
@@ -203,15 +238,6 @@ class Replica:
             self._to_propose.append(body)
         else:
             self._forwarding.add(body)
-
-    def _refuse(self, connection: int, message: wire.Call | wire.Attach, code: str) -> None:
-        """What apply would refuse on every replica need not be decided; the number stays unused, which is allowed."""
-        if isinstance(message, wire.Attach):
-            self._hang_up(connection, f"a name or namespace above {NAME_BYTES_MAX} bytes (NAME_BYTES_MAX)")
-            return
-        reason = f"{message.operation}() with {len(message.arguments)} arguments is nothing that objects do"
-        reply = wire.Reply(message.lane, message.number, wire.Status.ERROR, (code, reason, ()))
-        self._output.to_clients.append((connection, reply))
 
     def _propose_pending(self) -> None:
         queue = self._to_propose
@@ -228,52 +254,12 @@ class Replica:
         self._cutting.applied(len(entry.value))
         connection = self._forwarding.applied(entry.value, self._now_ms)
         self._spread(effects, connection)
+        self._members.applied(entry)
         if self._tenure is not None:
             self._tenure.applied(effects, self._now_ms)
         elif entry.kind == EntryKind.LEADS and self._leads and self.machine.ballot_in_force == self.paxos.ballot:
             self._tenure = Tenure(self.machine, self.paxos.ballot, self._namespace_term_ms, self._now_ms)
-
-    def _spread(self, effects: Effects, connection: int | None) -> None:
-        """Tells this replica's clients what apply did; `connection` is where the command came from, if from here."""
-        for session, nonce in effects.opened:
-            self._hosting.opened(nonce, session)
-        for nonce, rejection in effects.rejected:
-            self._turn_away(self._hosting.opened(nonce, None), rejection)
-        self._output.faults += effects.faults
-        if connection is not None:
-            for session, _ in effects.refused:
-                reason = f"session {session} is another client's: its nonce is not the one that was sent"
-                self._turn_away(connection, wire.Rejected("wrong_group", reason))
-            for answer in self._deletions.applied(connection, effects):
-                self._output.to_clients.append((connection, answer))
-            for session in effects.resumed:
-                former = self._hosting.bind(connection, session)
-                if former is not None:
-                    self._hang_up(former, "its session has come back on another connection")
-        for session, message in effects.replies:
-            if connection is not None and isinstance(message, wire.Ended):
-                self._output.to_clients.append((connection, message))
-            else:
-                self._tell(session, message)
-        for session in effects.ended:
-            self._hosting.ended(session)
-
-    def _tell(self, session: int, message: ToClient) -> None:
-        connection = self._hosting.connection(session)
-        if connection is not None:
-            self._output.to_clients.append((connection, message))
-
-    def _tell_all(self, message: ToClient) -> None:
-        self._output.to_clients += [(connection, message) for connection in self._hosting.connections]
-
-    def _turn_away(self, connection: int | None, rejection: wire.Rejected) -> None:
-        if connection is not None:
-            self._output.to_clients.append((connection, rejection))
-            self._hang_up(connection, rejection.reason)
-
-    def _hang_up(self, connection: int, reason: str) -> None:
-        self._output.hang_up.append((connection, reason))
-        self._hosting.gone(connection)
+            self._members.reign(self._now_ms)
 
     # --- what only a true leader may answer -----------------------------------------------------------------------
 
@@ -326,6 +312,7 @@ class Replica:
         self._to_propose.clear()
         self._forwarding.clear()
         self._streams.clear()
+        self._members.resign()
         tenure, self._tenure = self._tenure, None
         if tenure is not None:
             for reading in tenure.abandoned():
@@ -348,6 +335,16 @@ class Replica:
             if member.id == self.paxos.leader:
                 return member.address
         return ""
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Where the members listen: what clients are to know."""
+        return tuple(member.address for member in self.paxos.configuration.members)
+
+    @property
+    def acquaintance(self) -> Acquaintance:
+        """Who the other replicas are, for the shell, which meets them first."""
+        return self._members.acquaintance
 
     def _follow(self) -> None:
         if self.paxos.leader is not None and not self._leads:
@@ -376,14 +373,8 @@ class Replica:
         self.machine = machine
         self._cutting.restart(slot)
         self.paxos.installed(slot, configuration, chain, promised)
-        # Answers that fell into the gap were never sent from here: each is sent (again); clients ignore what they know.
-        for session in self._hosting.sessions:
-            if session not in machine.sessions:
-                self._tell(session, wire.Ended(session))
-                self._hosting.ended(session)
-                continue
-            for reply in machine.answers(session):
-                self._tell(session, reply)
+        self._members.exchanged(machine)
+        self._catch_up_clients()
 
     # --- for people -----------------------------------------------------------------------------------------------
 
@@ -392,6 +383,9 @@ class Replica:
         return queries.status(self.paxos, self.machine, self._hosting, self._cutting.slot)
 
     def _answer(self, connection: int, query: wire.Query) -> None:
+        if self._members.is_question(query.question):
+            self._members.asked(connection, query, self._now_ms, self._output)
+            return
         if query.question == "delete":
             self._submit(self._deletions.ask(connection, query), connection)
             return

@@ -3,13 +3,24 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from dthreading.wire.codec import Codec
 from replicas.paxos import messages as paxos
 from replicas.replica import formation
 
-__all__ = ["Forward", "PeerMessage", "SnapshotPart", "SnapshotRequest", "Vouch", "Vouched", "codec"]
+__all__ = [
+    "Ask",
+    "Forward",
+    "Learning",
+    "PeerMessage",
+    "SnapshotPart",
+    "SnapshotRequest",
+    "Told",
+    "Vouch",
+    "Vouched",
+    "codec",
+]
 
 
 class Forward(NamedTuple):
@@ -57,8 +68,39 @@ class SnapshotPart(NamedTuple):
     last: bool
 
 
+class Learning(NamedTuple):
+    """A newcomer -> everybody, several times a second: how far it is, and what it has of a snapshot on its way."""
+
+    applied: int
+    snapshot_bytes: int
+
+
+class Ask(NamedTuple):
+    """Any replica -> leader: an operator's question about the members. `number` is the asker's."""
+
+    number: int
+    question: str
+    arguments: tuple[Any, ...]
+
+
+class Told(NamedTuple):
+    """Leader -> the asker: the answer to `Ask(number)`."""
+
+    number: int
+    value: Any
+
+
 PeerMessage: TypeAlias = (
-    paxos.PeerMessage | formation.FormationMessage | Forward | Vouch | Vouched | SnapshotRequest | SnapshotPart
+    paxos.PeerMessage
+    | formation.FormationMessage
+    | Forward
+    | Vouch
+    | Vouched
+    | SnapshotRequest
+    | SnapshotPart
+    | Learning
+    | Ask
+    | Told
 )
 
 codec: Final[Codec[PeerMessage]] = Codec(
@@ -70,5 +112,8 @@ codec: Final[Codec[PeerMessage]] = Codec(
         162: Vouched,
         163: SnapshotRequest,
         164: SnapshotPart,
+        165: Learning,
+        166: Ask,
+        167: Told,
     }
 )

@@ -80,3 +80,7 @@ class ReplicaOutput:
     faults: list[Exception] = field(default_factory=list)
     """Objects of ours that broke, for the log. Each is quarantined already."""
     snapshot: list[SnapshotWork] = field(default_factory=list)
+    links: dict[int, str] | None = None
+    """When there is news of them: all other replicas to be linked with from now on, and where they listen."""
+    notices: list[str] = field(default_factory=list)
+    """For the log: what an operator would like to know."""

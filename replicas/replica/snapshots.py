@@ -92,6 +92,11 @@ class Fetching:
         self._offset = 0
         self._due_ms = 0
 
+    @property
+    def received(self) -> int:
+        """Bytes of the one on its way; 0 when there is none."""
+        return 0 if self._source is None else self._offset
+
     def want(self, source: int, now_ms: int) -> list[tuple[int, PeerMessage]]:
         """Only the snapshot of `source` has what is needed next. Said again and again while it is so."""
         if self._source is not None and now_ms < self._due_ms:

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A replica's words to the clients that are connected to it: what apply brought about for them, and for nobody else.
+
+The layer below core.py: it knows connections and the state, and neither time nor other replicas.
+"""
+
+from __future__ import annotations
+
+from dthreading.wire import messages as wire
+from dthreading.wire.limits import NAME_BYTES_MAX
+from dthreading.wire.messages import ToClient
+from replicas.machine.core import Effects, Machine
+from replicas.replica import queries
+from replicas.replica.hosting import Hosting
+from replicas.replica.output import ReplicaOutput
+
+__all__ = ["Hosted"]
+
+
+class Hosted:
+    """The clients' side of a replica."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._hosting = Hosting()
+        self._output = ReplicaOutput()
+        self._deletions = queries.Deletions()
+
+    def _spread(self, effects: Effects, connection: int | None) -> None:
+        """Tells this replica's clients what apply did; `connection` is where the command came from, if from here."""
+        for session, nonce in effects.opened:
+            self._hosting.opened(nonce, session)
+        for nonce, rejection in effects.rejected:
+            self._turn_away(self._hosting.opened(nonce, None), rejection)
+        self._output.faults += effects.faults
+        if connection is not None:
+            for session, _ in effects.refused:
+                reason = f"session {session} is another client's: its nonce is not the one that was sent"
+                self._turn_away(connection, wire.Rejected("wrong_group", reason))
+            for answer in self._deletions.applied(connection, effects):
+                self._output.to_clients.append((connection, answer))
+            for session in effects.resumed:
+                former = self._hosting.bind(connection, session)
+                if former is not None:
+                    self._hang_up(former, "its session has come back on another connection")
+        for session, message in effects.replies:
+            if connection is not None and isinstance(message, wire.Ended):
+                self._output.to_clients.append((connection, message))
+            else:
+                self._tell(session, message)
+        for session in effects.ended:
+            self._hosting.ended(session)
+
+    def _catch_up_clients(self) -> None:
+        """The state has leapt forward. Answers that fell into the gap were never sent from here: each is sent (again);
+        clients ignore what they know.
+        """
+        for session in self._hosting.sessions:
+            if session not in self.machine.sessions:
+                self._tell(session, wire.Ended(session))
+                self._hosting.ended(session)
+                continue
+            for reply in self.machine.answers(session):
+                self._tell(session, reply)
+
+    def _refuse(self, connection: int, message: wire.Call | wire.Attach, code: str) -> None:
+        """What apply would refuse on every replica need not be decided; the number stays unused, which is allowed."""
+        if isinstance(message, wire.Attach):
+            self._hang_up(connection, f"a name or namespace above {NAME_BYTES_MAX} bytes (NAME_BYTES_MAX)")
+            return
+        reason = f"{message.operation}() with {len(message.arguments)} arguments is nothing that objects do"
+        reply = wire.Reply(message.lane, message.number, wire.Status.ERROR, (code, reason, ()))
+        self._output.to_clients.append((connection, reply))
+
+    def _tell(self, session: int, message: ToClient) -> None:
+        connection = self._hosting.connection(session)
+        if connection is not None:
+            self._output.to_clients.append((connection, message))
+
+    def _tell_all(self, message: ToClient) -> None:
+        self._output.to_clients += [(connection, message) for connection in self._hosting.connections]
+
+    def _turn_away(self, connection: int | None, rejection: wire.Rejected) -> None:
+        if connection is not None:
+            self._output.to_clients.append((connection, rejection))
+            self._hang_up(connection, rejection.reason)
+
+    def _hang_up(self, connection: int, reason: str) -> None:
+        self._output.hang_up.append((connection, reason))
+        self._hosting.gone(connection)
