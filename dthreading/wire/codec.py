@@ -11,7 +11,7 @@ INT_BYTES_MAX from a client.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar, cast
 
 from msgpack import ExtType, Packer, unpackb
@@ -121,15 +121,16 @@ def _unpack(body: bytes, extension: Callable[[int, bytes], int]) -> Any:
 class _Checks(dict[int, Callable[[tuple[Any, ...]], Any]]):
     """By tag, the compiled check of its class: compiled when its first message comes."""
 
-    def __init__(self, table: Mapping[int, type]) -> None:
+    def __init__(self, table: Mapping[int, type], natural: frozenset[type]) -> None:
         super().__init__()
         self._table = dict(table)
+        self._natural = natural
 
     def __missing__(self, tag: int) -> Callable[[tuple[Any, ...]], Any]:
         cls = self._table.get(tag)
         if cls is None:
             raise ProtocolError(f"unknown tag {tag}")
-        check = self[tag] = compiled(cls)
+        check = self[tag] = compiled(cls, natural=cls in self._natural)
         return check
 
 
@@ -138,13 +139,14 @@ class Codec(Generic[M]):
 
     Args:
         table: tag -> named-tuple class. Tags are small ints, and never change their meaning within a protocol version.
+        natural: those of the classes whose ints are all from 0 to 2**63 - 1.
 
     """
 
-    def __init__(self, table: Mapping[int, type]) -> None:
+    def __init__(self, table: Mapping[int, type], natural: Iterable[type] = ()) -> None:
         assert len(set(table.values())) == len(table), "one tag for each class"
         self._heads = {cls: (tag,) for tag, cls in table.items()}
-        self._checks = _Checks(table)
+        self._checks = _Checks(table, frozenset(natural))
 
     def encode(self, message: M) -> bytes:
         """The frame body of `message`."""

@@ -26,7 +26,7 @@ INT_BYTES_MAX: Final = 256
 (PYTHONINTMAXSTRDIGITS), so a larger one would break whoever names it in an error."""
 
 COMMAND_BYTES_MAX: Final = FRAME_BYTES_MAX - 64 * 1024
-"""The largest frame of a client, which must fit the frame, a promise or a page of the log, that replicas put around it."""
+"""The largest frame of a client: it must fit what replicas put around it, a promise or a page of the log."""
 
 NAME_BYTES_MAX: Final = 1024
 """The longest object name or namespace in UTF-8 bytes. A namespace may be a script's path."""

@@ -23,23 +23,23 @@ _EXACT: Final = frozenset({int, str, bytes, bool, float})
 _SCALARS: Final = frozenset({*_EXACT, type(None)})
 
 
-def compiled(cls: type) -> Callable[[tuple[Any, ...]], Any]:
+def compiled(cls: type, *, natural: bool = False) -> Callable[[tuple[Any, ...]], Any]:
     """The function that takes a frame's whole array, its tag included, and returns a message of `cls`.
 
-    It raises ProtocolError for an array that is none.
+    It raises ProtocolError for an array that is none. `natural`: all its ints are 0 to 2**63 - 1.
     """
-    text, names = _written(cls)
+    text, names = _written(cls, natural)
     exec(compile(text, f"<check of {cls.__name__}>", "exec"), names)  # noqa: S102 - the text is made of our own classes
     return cast("Callable[[tuple[Any, ...]], Any]", names["accept"])
 
 
-def source(cls: type) -> str:
+def source(cls: type, *, natural: bool = False) -> str:
     """What is compiled for `cls`, to be read by people."""
-    return _written(cls)[0]
+    return _written(cls, natural)[0]
 
 
-def _written(cls: type) -> tuple[str, dict[str, Any]]:
-    writer = _Writer()
+def _written(cls: type, natural: bool) -> tuple[str, dict[str, Any]]:
+    writer = _Writer(natural)
     fields = list(get_type_hints(cls).values())
     writer.line(1, f"if len(fields) != {len(fields) + 1}:")
     writer.line(2, f"raise ProtocolError('{cls.__name__} has {len(fields)} fields')")
@@ -51,8 +51,9 @@ def _written(cls: type) -> tuple[str, dict[str, Any]]:
 class _Writer:
     """The text that is being written. Each method writes the check of one value and returns what stands for it then."""
 
-    def __init__(self) -> None:
+    def __init__(self, natural: bool) -> None:
         self.lines: list[str] = []
+        self._natural = natural
         self.names: dict[str, Any] = {
             "ProtocolError": ProtocolError,
             "SCALARS": _SCALARS,
@@ -74,6 +75,8 @@ class _Writer:
             self.line(depth, f"if type({name}) is not {hint.__name__}:")
             text = f"{owner}{{type({name}).__name__}} where {hint.__name__} belongs"
             self.line(depth + 1, f"raise ProtocolError(f'{text}')")
+            if hint is int and not owner:  # those of a message are looked at together
+                self._range([name], "an int", depth)
             return name
         if hint is Any:
             self.line(depth, f"if type({name}) not in SCALARS:")
@@ -105,10 +108,19 @@ class _Writer:
             for variable, hint in zip(variables, hints, strict=True):
                 if (hint not in _EXACT) is closer:
                     made[variable] = self.value(hint, variable, depth, owner)
+            if not closer:
+                ints = [variable for variable, hint in zip(variables, hints, strict=True) if hint is int]
+                self._range(ints, f"{owner}an int", depth)
         if tagged or list(made.values()) != variables:
             # Not `cls(...)`: that is a Python function which does the same.
             return f"make({cls.__name__}, ({''.join(f'{value}, ' for value in made.values())}))"
         return f"make({cls.__name__}, {name})"
+
+    def _range(self, names: list[str], what: str, depth: int) -> None:
+        if self._natural and names:
+            # One test for all: a negative one keeps its sign, and a larger one its bit.
+            self.line(depth, f"if ({' | '.join(names)}) >> 63:")
+            self.line(depth + 1, f"raise ProtocolError('{what} that is not from 0 to 2**63 - 1')")
 
     def _array(self, name: str, length: int, otherwise: str, depth: int) -> None:
         self.line(depth, f"if type({name}) is not tuple or len({name}) != {length}:")

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from dthreading.errors import ProtocolError
 from dthreading.wire.codec import Codec
 from replicas.paxos import messages as paxos
 from replicas.replica import formation
+from replicas.replica.soundness import flaw
 
 __all__ = [
     "Ask",
@@ -103,17 +105,32 @@ PeerMessage: TypeAlias = (
     | Told
 )
 
-codec: Final[Codec[PeerMessage]] = Codec(
-    {
-        **paxos.MESSAGES,
-        **formation.MESSAGES,
-        160: Forward,
-        161: Vouch,
-        162: Vouched,
-        163: SnapshotRequest,
-        164: SnapshotPart,
-        165: Learning,
-        166: Ask,
-        167: Told,
-    }
-)
+_MESSAGES: Final[dict[int, type]] = {
+    **paxos.MESSAGES,
+    **formation.MESSAGES,
+    160: Forward,
+    161: Vouch,
+    162: Vouched,
+    163: SnapshotRequest,
+    164: SnapshotPart,
+    165: Learning,
+    166: Ask,
+    167: Told,
+}
+
+_REPEATED: Final = frozenset({Vouch, Vouched, Ask, Told})
+"""Their numbers are a client's, or a person's, who may have sent anything: that must not end a link of ours."""
+
+
+class _PeerCodec(Codec[PeerMessage]):
+    """Looks at what has to fit together, too."""
+
+    def decode(self, body: bytes) -> PeerMessage:
+        message = super().decode(body)
+        wrong = flaw(message)
+        if wrong is not None:
+            raise ProtocolError(f"{type(message).__name__}: {wrong}")
+        return message
+
+
+codec: Final[Codec[PeerMessage]] = _PeerCodec(_MESSAGES, natural={*_MESSAGES.values()} - _REPEATED)
