@@ -293,8 +293,8 @@ def test_a_process_that_must_not_go_on_is_ended(
         threading.configure(on_lost={word!r})
         lock = threading.Lock(name="orders")
         lock.acquire()
-        say("holds")
         try:
+            say("holds")
             sys.stdin.read()
         except KeyboardInterrupt:
             sys.exit(5)
