@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from tests.mutants import records
 from tests.mutants.catalogue import Bug, load
 from tests.mutants.searching import Found, search
+from tests.mutants.trial import SIMULATIONS
 
 SEEDS = 200
 """Within so many worlds of a simulation every bug is to be caught."""
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS, help="worlds of each simulation for each bug")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
+    parser.add_argument("--only", choices=SIMULATIONS, help="search in this simulation alone")
     parser.add_argument("--record", action="store_true", help="keep what is found in recorded.json")
     parser.add_argument("--list", action="store_true", help="say what each bug is, and run nothing")
     options = parser.parse_args(argv)
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     seeds = range(options.first, options.first + options.seeds)
     found: dict[str, Found] = {}
     with ThreadPoolExecutor(options.jobs) as pool:
-        searches = [pool.submit(search, bug, seeds, compare=options.record) for bug in bugs]
+        searches = [pool.submit(search, bug, seeds, only=options.only, compare=options.record) for bug in bugs]
         for one in as_completed(searches):
             found[one.result().bug.name] = one.result()
             print(row(one.result()), file=sys.stderr, flush=True)

@@ -43,10 +43,12 @@ def trial(bug: str, worlds: Sequence[str], catches: int = 1) -> list[World]:
     return ran
 
 
-def search(bug: Bug, seeds: range, *, compare: bool) -> Found:
-    """Looks for a world that catches `bug`; with `compare`, for a cheap one among the first few."""
+def search(bug: Bug, seeds: range, *, only: str | None = None, compare: bool) -> Found:
+    """Looks for a world that catches `bug`, in all its simulations or `only` that one; with `compare`, for a cheap one
+    among the first few.
+    """
     cpu_s, tried = 0.0, 0
-    for simulation in bug.simulations:
+    for simulation in bug.simulations if only is None else (only,):
         worlds = [f"{simulation}:{seed}" for seed in seeds]
         ran = trial(bug.name, worlds, CATCHES if compare else 1)
         cpu_s += sum(world.cpu_s for world in ran)

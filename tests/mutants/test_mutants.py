@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate of the simulation: deliberate bugs still fit the product, and each is caught by the world that caught it.
+
+CI runs one recorded world a bug, which takes less than a second; `make mutants` searches afresh and records nothing,
+`python -m tests.mutants --record` searches and records.
+"""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.mutants import records, searching
+from tests.mutants.catalogue import ROOT, Bug, DoesNotApplyError, Edit, load
+from tests.mutants.trial import NO_BUG, SIMULATIONS
+
+BUGS = load()
+RECORDED = records.read()
+CAUGHT = {name: record.world for name, record in RECORDED.items() if record.world is not None}
+
+SEARCH_AGAIN = "record it again with: python -m tests.mutants --record "
+
+
+@pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS.keys())
+def test_a_bug_fits_the_product_as_it_is(bug: Bug) -> None:
+    """Its text stands in the product exactly once, and what it makes of it is a program, and another one."""
+    assert bug.edits
+    assert bug.wrong.endswith(".")
+    assert bug.origin
+    for file, source in bug.sources().items():
+        assert file.startswith(("replicas/", "dthreading/"))
+        compile(source, file, "exec")
+    assert all(edit.old != edit.new for edit in bug.edits)
+
+
+def test_there_are_enough_and_half_of_them_were_written_unseen() -> None:
+    """A bug that was written after it was seen what is caught proves less."""
+    assert len(BUGS) >= 30
+    assert sum(bug.before_first_run for bug in BUGS.values()) >= len(BUGS) / 2
+    assert set(SIMULATIONS) >= {simulation for bug in BUGS.values() for simulation in bug.simulations}
+
+
+def test_every_bug_was_searched_for() -> None:
+    """Also one that escapes is recorded, as that."""
+    assert set(RECORDED) == set(BUGS), SEARCH_AGAIN
+
+
+@pytest.mark.parametrize("name", CAUGHT)
+def test_a_recorded_world_catches_its_bug(name: str) -> None:
+    """Deterministic: the same seed, the same world, the same end."""
+    (ran,) = searching.trial(name, [CAUGHT[name].name])
+    assert ran.check is not None, f"{CAUGHT[name].name} does not catch {name} any more; {SEARCH_AGAIN}{name}"
+
+
+def test_the_recorded_worlds_pass_without_their_bugs() -> None:
+    """Else it would be the worlds that fail, and not the bugs that are caught."""
+    worlds = sorted({world.name for world in CAUGHT.values()})
+    assert not searching.passes(worlds)
+
+
+# --- the gate itself
+
+
+def test_a_bug_that_does_not_fit_is_said_to_be_written_anew() -> None:
+    """Neither a text that is gone nor one that stands in two places plants anything."""
+    for old in ("no such line in the product", "self"):
+        bug = Bug("strange", "paxos", "It is.", "here", True, (Edit("replicas/paxos/log.py", old, "x"),))
+        with pytest.raises(DoesNotApplyError, match=r"'strange' does not apply any more: .* times, not once"):
+            bug.sources()
+
+
+def test_a_planted_bug_is_in_its_process_alone() -> None:
+    """The tree is left as it was, so any number of bugs can be tried at one time, and whoever edits it is not met."""
+    name, world = next(iter(CAUGHT.items()))
+    files = {edit.file: (ROOT / edit.file).read_bytes() for edit in BUGS[name].edits}
+    (with_it,) = searching.trial(name, [world.name])
+    (without,) = searching.trial(NO_BUG, [world.name])
+    assert with_it.check is not None
+    assert without.check is None
+    assert files == {file: (ROOT / file).read_bytes() for file in files}
+
+
+def test_a_trial_that_cannot_begin_catches_nothing() -> None:
+    """A simulator that cannot be imported, or a name that is not known, is no bug that was caught."""
+    with pytest.raises(RuntimeError, match="could not begin"):
+        searching.trial("no such bug", ["group:0"])
+
+
+def test_a_world_that_ends_its_process_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some bugs end in the interpreter's own death: the world that was under way when it happened is named."""
+    ended = subprocess.CompletedProcess(
+        [], -6, '{"simulation": "group", "seed": 0, "check": null, "cpu_s": 0.1}\n', "x"
+    )
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    ran = searching.trial("any", ["group:0", "group:1", "group:2"])
+    assert [(world.seed, world.check) for world in ran] == [(0, None), (1, "the process ended with -6: x")]
