@@ -193,7 +193,8 @@ class _Accepted(Connection):
             return
         self.role = self._acceptor.role
         self._acceptor = None
-        self.expect_bodies_up_to(limits.FRAME_BYTES_MAX)
+        peer = self.role is Role.REPLICA
+        self.expect_bodies_up_to(limits.FRAME_BYTES_MAX if peer else limits.COMMAND_BYTES_MAX)
         self.send(encode(self._clients.host.welcome()))
         self.got = self._from_client if self.role is Role.CLIENT else self._from_operator
         self._clients.authenticated(self)
