@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from dthreading.wire.limits import OP_BYTES_MAX
 from dthreading.wire.messages import Attach, Lifetime
 from replicas.objects import KINDS
 from replicas.objects.base import Host, Refused, Replicated
@@ -60,6 +61,8 @@ class Registry:
         """
         if wanted.lifetime not in _LIFETIMES:
             raise Refused("value", f"{wanted.lifetime} is no lifetime")
+        if wanted.kind not in KINDS:
+            raise Refused("type", f"{wanted.kind[:OP_BYTES_MAX]!r} is no kind of object that these replicas know")
         found = self.objects.get((wanted.namespace, wanted.name))
         if found is None:
             found = self._make(wanted)
@@ -73,15 +76,12 @@ class Registry:
         return found
 
     def _make(self, wanted: Attach) -> Replicated:
-        cls = KINDS.get(wanted.kind)
-        if cls is None:
-            raise Refused("type", f"{wanted.kind!r} is no kind of object that these replicas know")
         limit = self._host.limits.name_bytes_max
         if len(wanted.name.encode()) > limit or len(wanted.namespace.encode()) > limit:
             raise Refused("limit", f"a name or namespace of more than {limit} bytes (name_bytes_max)")
         if not wanted.create:
             raise Refused("gone", f"{wanted.kind} {wanted.name!r} has ended with the last session that used it")
-        made = cls(self._host, *wanted.arguments)
+        made = KINDS[wanted.kind](self._host, *wanted.arguments)
         self.made += 1
         made.number = self.made
         made.namespace, made.name, made.lifetime = wanted.namespace, wanted.name, wanted.lifetime

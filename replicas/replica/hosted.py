@@ -7,7 +7,7 @@ The layer below core.py: it knows connections and the state, and neither time no
 from __future__ import annotations
 
 from dthreading.wire import messages as wire
-from dthreading.wire.limits import NAME_BYTES_MAX
+from dthreading.wire.limits import NAME_BYTES_MAX, OP_BYTES_MAX
 from dthreading.wire.messages import ToClient
 from replicas.machine.core import Effects, Machine
 from replicas.replica import queries
@@ -68,7 +68,8 @@ class Hosted:
         if isinstance(message, wire.Attach):
             self._hang_up(connection, f"a name or namespace above {NAME_BYTES_MAX} bytes (NAME_BYTES_MAX)")
             return
-        reason = f"{message.operation}() with {len(message.arguments)} arguments is nothing that objects do"
+        operation = message.operation[:OP_BYTES_MAX]
+        reason = f"{operation}() with {len(message.arguments)} arguments is nothing that objects do"
         reply = wire.Reply(message.lane, message.number, wire.Status.ERROR, (code, reason, ()))
         self._output.to_clients.append((connection, reply))
 
