@@ -103,8 +103,7 @@ class Replica(Hosted):
                 self._hosting.opening(connection, message.nonce)
                 self._submit(body, connection)
             case wire.Resume():
-                # Its calls may follow at once; answers come here only when apply has accepted the Resume.
-                self._hosting.link(connection).session = message.session
+                # Only when apply has accepted it does this connection speak for the session: the nonce may be a guess.
                 self._submit(body, connection)
             case _ if message.session != self._hosting.link(connection).session:
                 self._hang_up(connection, f"it speaks for session {message.session}, which is not the connection's")
