@@ -21,6 +21,9 @@ RETRY_MS: Final = 1000
 FORWARD_BYTES_MAX: Final = 1024 * 1024
 """The most of one Forward, so that a frame stays well below FRAME_BYTES_MAX whatever is pending."""
 
+FORWARD_BODIES_MAX: Final = 8192
+"""The most commands of one Forward: small ones by the hundred thousand would be more than an array may hold."""
+
 
 class Forwarding:
     """The follower's end. All that it holds is pending in `hosting`, so forgetting it here loses nothing."""
@@ -69,7 +72,8 @@ class Forwarding:
         forwards: list[Forward] = []
         start = size = 0
         for index, body in enumerate(bodies):
-            if size + len(body) > FORWARD_BYTES_MAX and index > start:
+            full = size + len(body) > FORWARD_BYTES_MAX or index - start == FORWARD_BODIES_MAX
+            if full and index > start:
                 forwards.append(self._next(bodies[start:index]))
                 start, size = index, 0
             size += len(body)
