@@ -39,6 +39,8 @@ class SimulatedClient:
         self.node = node
         self.name = name
         self.alive = True
+        self.interrupt_answers = 0
+        """So many of the next answers are interrupted on the last steps to their threads."""
         self.lost = 0
         self.calls = 0
         self._kernel = kernel
@@ -138,8 +140,7 @@ class SimulatedClient:
     def _interrupt_late(self, running: Running) -> bool:
         """The answer is there: it is given back, unless its lane is somebody else's already."""
         call = running.answered
-        assert call is not None
-        if call.manner.interrupt_keeps or call.session is None or not call.finished:
+        if call is None or self._paused or call.manner.interrupt_keeps or call.session is None or not call.finished:
             return False
         call.session.reclaim(call)
         if call.finished:
@@ -256,6 +257,9 @@ class SimulatedClient:
             outcome = Outcome("interrupted", outcome.value if outcome.how == "ok" and call.sent else None, session)
         running.answered = call
         self._go_on(running, outcome)
+        if self.interrupt_answers and running.interruptible:
+            self.interrupt_answers -= 1
+            self._kernel.at(0, self._interrupt_late, running)
 
     def _finish_release(self, running: Running, outcome: Outcome) -> None:
         """The group has said who holds the lock, or has released it after all."""

@@ -33,7 +33,8 @@ from tests.sim.disk import PowerCut, SimulatedDisk
 from tests.sim.forming import Forming, formation_of, formed_record
 from tests.sim.host import Gone
 
-SEGMENT_BYTES = 256 * 1024
+SEGMENT_BYTES = 64 * 1024
+"""Small, so that a world fills several."""
 PART_BYTES = 4096
 """Small, so that a fetched snapshot comes in many parts."""
 
@@ -207,6 +208,10 @@ class GroupProgram:
         """The process goes, and what it wrote stays with the system: read back as written, and not yet safe."""
         self.disk.kill()
         self._gone()
+
+    def heal(self) -> None:
+        self.cuts.clear()
+        self.disk.capacity = self.disk.fail_after = self.disk.cut_power_after = None
 
     def _gone(self) -> None:
         self.core = self._storage = None

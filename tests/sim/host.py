@@ -35,6 +35,9 @@ class Program(Protocol):
     def end(self) -> None:
         """The process is gone; what it wrote is still the system's to write."""
 
+    def heal(self) -> None:
+        """Nothing more goes wrong with its disk."""
+
     def arrived(self, source: int, message: Any) -> bool:
         """A message arrived; False if it is one for the core's step()."""
 
@@ -81,6 +84,8 @@ class Host:
         self.lag_us = LAG_US
         """How long what came waits until the loop looks."""
         self.armed: Armed | None = None
+        self.down_us = 500_000
+        """How long it stays down when it died by itself."""
         self.gone = ""
         """Why its daemon refuses to start, once it does."""
         self.died: Callable[[], None] = lambda: None
@@ -173,6 +178,11 @@ class Host:
             self.armed = None
             self._kernel.seen[f"crash: {point}"] += 1
             raise PowerCut
+
+    def heal(self) -> None:
+        """From here on the machine is as good as new."""
+        self.sync_us, self.lag_us, self.armed = SYNC_US, LAG_US, None
+        self.program.heal()
 
     def suspend(self, span_us: int) -> None:
         """The machine stands still, and its clock with it."""

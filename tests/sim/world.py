@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+from replicas.machine.core import Machine
 from replicas.paxos.types import Configuration, Member, Timing
+from replicas.replica.core import Replica
 from tests.sim import mishaps, workloads
 from tests.sim.checkers import Watch, WatchedClient, WatchedProgram
 from tests.sim.client import SimulatedClient
 from tests.sim.group import GroupProgram
 from tests.sim.host import Host
 from tests.sim.kernel import Kernel
+from tests.sim.mishaps import lasting
 from tests.sim.network import Network, Weather
 from tests.sim.plan import Part, Plan
 
@@ -24,6 +29,14 @@ PEACE_US = 60_000_000
 LOOK_EVERY_US = 20_000
 """How often it is asked whether all is well, in peace."""
 TTL_MS = 2_000
+SUPERVISOR_US = 100_000
+"""The least that a daemon that has ended stays down."""
+NOBODY = 999
+"""A replica that some clients were told of, and that never was."""
+CLIENTS_MAX = 12
+"""No more forks beyond that: each client costs."""
+RATES = (0.995, 1.005)
+"""Clocks run within one per cent of each other (`CLOCK_RATE_MARGIN`)."""
 
 
 class World:
@@ -44,10 +57,22 @@ class World:
         for member in members:
             luck = kernel.luck(f"replica {member.id}")
             program = WatchedProgram(
-                self.watch, member.id, configuration, luck, timing=Timing(), snapshot_every=plan.snapshot_every
+                self.watch,
+                member.id,
+                configuration,
+                luck,
+                timing=Timing(),
+                snapshot_every=plan.snapshot_every,
+                seen=kernel.seen,
             )
             self.programs[member.id] = program
-            self.hosts[member.id] = Host(kernel, self.network, member.id, program, luck)
+            self.hosts[member.id] = host = Host(kernel, self.network, member.id, program, luck)
+            host.rate = luck.choice((*RATES, luck.uniform(*RATES)))
+            host.died = partial(self._fell, host)
+        self.fair_game = [*self.hosts.values()]
+        """The replicas that mishaps may strike."""
+        self.core = self.fair_game
+        """Those that are whole in the end, unless their data is gone."""
         self.scene = workloads.Scene(kernel)
         self.workloads: dict[str, workloads.Workload] = {}
         self.clients: list[SimulatedClient] = []
@@ -71,8 +96,9 @@ class World:
         self._wait_for_all()
         for workload in self.workloads.values():
             workload.check()
-        self.watch.finish([host.core.machine for host in self.hosts.values()])
-        self._replicas_agree()
+        machines = [machine for machine in self._machines() if machine is not None]
+        self.watch.finish(machines)
+        self._replicas_agree(machines)
 
     def _play(self, part: Part) -> None:
         life = sum(other.name.startswith(f"{part.name}.") for other in self.everyone)
@@ -81,7 +107,7 @@ class World:
             self.kernel,
             self.network,
             1000 + len(self.everyone),
-            list(self.hosts),
+            [*self.hosts, *([NOBODY] if self.kernel.luck(f"list {part.name}.{life}").random() < 0.15 else [])],
             ttl_ms=TTL_MS,
             name=f"{part.name}.{life}",
         )
@@ -101,18 +127,38 @@ class World:
 
     # --- what mishaps may do
 
+    def later(self, delay_us: int, action: Callable[..., object], *arguments: Any) -> None:
+        """A mishap's next step, unless it is peace by then, which mends all that has to be mended."""
+        self.kernel.at(delay_us, lambda: self.scene.peace or action(*arguments))
+
     def restart(self, host: Host) -> None:
-        """Start it again, unless somebody has."""
-        if not host.alive:
+        """Start it again, unless somebody has, or it refuses for good."""
+        if not host.alive and not host.gone:
             host.start()
 
-    def kill(self, client: SimulatedClient) -> None:
-        """SIGKILL; somebody else starts in its place, and whatever it had taken and not done comes again."""
-        client.kill()
+    def may_lose(self, host: Host) -> bool:
+        """Whether the group goes on when this replica's data is gone: a majority must keep all that it has promised."""
+        lost = {other for other in self.hosts.values() if other.program.spoilt} | {host}
+        return len(lost) <= (len(self.hosts) - 1) // 2
+
+    def replace(self, client: SimulatedClient, end: Callable[[], None]) -> None:
+        """`end` ends its process; somebody else starts in its place, and what it had taken and not done comes again."""
+        end()
         self.clients.remove(client)
         for workload in self.workloads.values():
             workload.gone(client)
         self._play(self._parts[client])
+
+    def fork(self, client: SimulatedClient) -> None:
+        """A child process that holds nothing and does what its parent does, who goes on."""
+        if len(self.clients) < CLIENTS_MAX:
+            self.kernel.note(f"fork {client.name}")
+            self.kernel.seen["client: forked"] += 1
+            self._play(self._parts[client])
+
+    def _fell(self, host: Host) -> None:
+        """It died by itself, and a supervisor starts it again."""
+        self.kernel.at(max(SUPERVISOR_US, host.down_us), self.restart, host)
 
     # --- peace
 
@@ -121,9 +167,15 @@ class World:
         self.kernel.note("peace")
         self.network.mend()
         self.network.weather = Weather()
-        for host in self.hosts.values():
-            host.sync_us = (50, 2_000)
+        luck = self.kernel.luck("core")
+        if self.plan.core_only:
+            self.core = lasting.core_of(self, luck)
+        self.fair_game = [host for host in self.hosts.values() if host not in self.core]
+        for host in self.core:
+            host.heal()
             self.restart(host)
+        if self.fair_game:
+            lasting.break_for_ever(self, luck)
 
     def _wait_for_all(self) -> None:
         end_us = self.kernel.now_us + PEACE_US
@@ -135,11 +187,16 @@ class World:
         return (
             all(client.finished for client in self.clients)
             and all(workload.settled() for workload in self.workloads.values())
-            and len({host.core.machine.applied for host in self.hosts.values()}) == 1
+            and None not in (machines := self._machines())
+            and len({machine.applied for machine in machines if machine is not None}) == 1
         )
 
-    def _replicas_agree(self) -> None:
-        machines = [host.core.machine for host in self.hosts.values()]
+    def _machines(self) -> list[Machine | None]:
+        """Of the core's replicas, but for those whose data is gone. None: one is on its way."""
+        hosts = [host for host in self.core if not host.gone]
+        return [host.core.machine if isinstance(host.core, Replica) else None for host in hosts]
+
+    def _replicas_agree(self, machines: list[Machine]) -> None:
         assert len({machine.digest for machine in machines}) == 1, "replicas have said different things"
         assert len({machine.dump() for machine in machines}) == 1, "replicas are in different states"
 
@@ -147,8 +204,8 @@ class World:
         """Where everybody stands, for a failure's message."""
         lines = [f"{use} is {'settled' if one.settled() else 'not settled'}" for use, one in self.workloads.items()]
         for number, host in self.hosts.items():
-            lines.append(f"replica {number}: {host.core.status() if host.core is not None else 'down'}")
+            lines.append(f"replica {number}: {host.core.status() if host.core is not None else host.gone or 'down'}")
         for client in self.clients:
-            asks = [running.ask for running in client._threads]
-            lines.append(f"{client.name}: session {client.session.id} {client.session.state.name} waits in {asks}")
+            state = client.session.state.name
+            lines.append(f"{client.name}: session {client.session.id} {state} waits in {client.waits_in}")
         return "\n".join(lines)
