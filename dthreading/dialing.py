@@ -114,8 +114,11 @@ class Dialer:
         now = clock()
         if link is self._dialing and link.welcome is not None and not self._greeted:
             self._welcomed(link, session, now)
-        for message in messages:
-            self._step(link, session, message, now)
+        try:
+            for message in messages:
+                self._step(link, session, message, now)
+        except ProtocolError as error:
+            self._refused(link, session, error)
         if link is self._dialing and session is not None and session.ready and link.broken is None:
             self._finder.succeeded()
             self.trouble = None

@@ -21,23 +21,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import deque
-from typing import Final
 
-from dthreading.errors import LimitExceeded
 from dthreading.session.calls import PendingCall, Target
 from dthreading.session.lanes import Lane, Lanes
 from dthreading.session.lease import Lease, State
 from dthreading.session.unanswered import Unanswered
+from dthreading.session.words import ATTACH_TAG, CALL_TAG, check_opened, check_reply, word
 from dthreading.wire import messages as wire
-from dthreading.wire.codec import encode, pack
+from dthreading.wire.codec import encode
 from dthreading.wire.framing import frame
-from dthreading.wire.limits import FRAME_BYTES_MAX
 from dthreading.wire.messages import Status
 
 __all__ = ["ClientSession"]
-
-_CALL_TAG: Final = 15
-assert encode(wire.Call(0, 0, 0, 0, "", (), False)) == pack((_CALL_TAG, 0, 0, 0, 0, "", (), False))
 
 
 class ClientSession:
@@ -92,7 +87,8 @@ class ClientSession:
         lane = self._lanes.borrow()
         number = lane.number + 1
         try:
-            call.frame = self._call_frame(lane.index, number, handle, call, arguments)
+            fields = (CALL_TAG, self.id, lane.index, number, handle, call.operation, arguments, call.tell)
+            call.frame = word(fields, sure=True)
         except Exception:
             self._lanes.free.append(lane)
             raise
@@ -128,14 +124,6 @@ class ClientSession:
     def holds(self, now: float) -> bool:
         """Whether what this session was granted is still its own, by our own clock. False is final."""
         return self.id != 0 and not self.over and self._lease.valid(now)
-
-    def _call_frame(
-        self, lane: int, number: int, handle: int, call: PendingCall, arguments: tuple[object, ...]
-    ) -> bytes:
-        body = pack((_CALL_TAG, self.id, lane, number, handle, call.operation, arguments, call.tell))
-        if len(body) > FRAME_BYTES_MAX:
-            raise LimitExceeded(f"a call of {len(body)} bytes; FRAME_BYTES_MAX = {FRAME_BYTES_MAX} is the most")
-        return frame(body)
 
     # --- one thread: calls ---
 
@@ -206,15 +194,17 @@ class ClientSession:
         if target in self.handles:
             return
         handle = next(self._handle_numbers)
-        self._say(self._attachment(target, handle))
+        attachment = self._attachment(target, handle)  # without a connection, too: what can't be said fails its caller
+        if self._ready is not None:
+            self._ready.append(attachment)
         self._unproved[target] = handle
         # Only now may others use it: their calls must come after the attachment.
         self.handles[target] = handle
 
-    def _attachment(self, target: Target, handle: int) -> wire.Attach:
+    def _attachment(self, target: Target, handle: int) -> bytes:
         create = target.create and not (target.known and target.lifetime == wire.Lifetime.PRIVATE)
         what = (target.namespace, target.name, target.kind, target.arguments, int(target.lifetime))
-        return wire.Attach(self.id, handle, *what, create)
+        return word((ATTACH_TAG, self.id, handle, *what, create), sure=False)
 
     def _undo(self, lane: Lane, call: PendingCall) -> None:
         lane.unacknowledged = 0
@@ -247,13 +237,13 @@ class ClientSession:
         assert not self.over
         self._ready = None
         self._outbox = outbox
-        word: wire.Open | wire.Resume = wire.Resume(self.id, self._nonce)
+        first: wire.Open | wire.Resume = wire.Resume(self.id, self._nonce)
         if not self.id:
             # A session counts its lease from its first Open: one sent too long ago would be born in jeopardy.
             if not self._nonce or now - self._opening_since > self._ttl_ms / 2000:
                 self._nonce, self._opening_since = nonce, now
-            word = wire.Open(self._nonce, self._ttl_ms, self.namespace, self.label)
-        outbox.append(frame(encode(word)))
+            first = wire.Open(self._nonce, self._ttl_ms, self.namespace, self.label)
+        outbox.append(frame(encode(first)))
 
     def disconnected(self) -> None:
         """The connection is gone; nothing else has changed."""
@@ -271,7 +261,12 @@ class ClientSession:
         self._say(wire.CloseAtEnd(self.id))
 
     def step(self, message: wire.Message, now: float) -> None:
-        """A replica's word about this session. Late and repeated ones do nothing, nor do those about other sessions."""
+        """A replica's word about this session. Late and repeated ones do nothing, nor do those about other sessions.
+
+        Raises:
+            ProtocolError: it means nothing. Nothing was changed by it, and the connection is of no more use.
+
+        """
         self.tick(now)
         if self.over:
             return
@@ -283,6 +278,7 @@ class ClientSession:
                     self.state = State.CONNECTED
                     self._unanswered.acknowledged(beat)
             case wire.Opened(nonce=nonce, session=session, ttl_ms=ttl_ms) if nonce == self._nonce and not self.id:
+                check_opened(message)
                 self._lease = Lease(ttl_ms / 1000, self._opening_since)
                 self.id = session
                 self.state = State.CONNECTED
@@ -324,7 +320,7 @@ class ClientSession:
         if outbox is None:
             return
         for target, handle in self._unproved.items():
-            outbox.append(frame(encode(self._attachment(target, handle))))
+            outbox.append(self._attachment(target, handle))
         # Opened before the lanes are read: a call published after that finds the way out by itself.
         self._ready = outbox
         for lane in self._lanes.all():
@@ -360,6 +356,7 @@ class ClientSession:
         call = lane.pending
         if call is None or call.number != reply.number:
             return
+        check_reply(reply)
         for target in (call.target, *call.others):
             self._unproved.pop(target, None)
         if reply.status != Status.ERROR:
@@ -394,7 +391,7 @@ class ClientSession:
             self._ready.append(frame(encode(message)))
 
     def _say_unanswered(self, message: wire.ToReplica) -> None:
-        word = frame(encode(message))
-        self._unanswered.keep(word, self._lease.beat)
+        said = frame(encode(message))
+        self._unanswered.keep(said, self._lease.beat)
         if self._ready is not None:
-            self._ready.append(word)
+            self._ready.append(said)

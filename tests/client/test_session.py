@@ -215,7 +215,7 @@ def test_what_cannot_be_sent_is_the_callers_error_and_costs_no_lane() -> None:
     script.session.finish(settled(script, orders, 0, 1))
     with pytest.raises(TypeError):
         script.session.begin(PendingCall(orders, "put", (object(),), PUT))
-    with pytest.raises(LimitExceeded, match="FRAME_BYTES_MAX"):
+    with pytest.raises(LimitExceeded, match="COMMAND_BYTES_MAX"):
         script.session.begin(PendingCall(orders, "put", (b"x" * limits.FRAME_BYTES_MAX,), PUT))
     settled(script, orders, 0, 2)
     call = PendingCall(target("fresh"), "put", (object(),), PUT)
