@@ -18,9 +18,10 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import msgpack
 
-from dthreading.errors import LimitExceeded
+from dthreading.errors import LimitExceeded, ProtocolError
 from dthreading.wire.limits import ITEM_BYTES_MAX, NESTING_MAX
 from dthreading.wire.places import find_module, module_name
+from dthreading.wire.survey import SHORT_BYTES, is_suspect, survey
 
 __all__ = ["Priority", "Serializer", "decode_item", "encode_item", "priority_of"]
 
@@ -71,10 +72,16 @@ def encode_item(item: object, serializer: Serializer | None = None) -> bytes:
 
 
 def decode_item(body: bytes, serializer: Serializer | None = None) -> Any:
-    """The item that `body` stands for: equal to what was put, not identical with it."""
+    """The item that `body` stands for: equal to what was put, not identical with it.
+
+    Raises:
+        ProtocolError: the bytes of plain values are damaged.
+        TypeError: it was put by a newer version, or with a `serializer=` that this queue has not.
+
+    """
     kind, rest = body[:1], body[1:]
     if kind == PLAIN:
-        return msgpack.unpackb(rest, strict_map_key=False, ext_hook=_unpack_extension)
+        return _unpack(rest, NESTING_MAX)
     if kind == PICKLED:
         return pickle.loads(rest)  # noqa: S301 - made by a client that knows the group's secret; servers never load it
     if kind != SERIALIZED:
@@ -126,14 +133,33 @@ def _pack_other(item: object) -> msgpack.ExtType:
     return msgpack.ExtType(_BIG_INT, item.to_bytes(item.bit_length() // 8 + 1, "big", signed=True))
 
 
-def _unpack_extension(code: int, data: bytes) -> Any:
-    match code:
-        case 1:
-            return int.from_bytes(data, "big", signed=True)
-        case 2:
-            return tuple(msgpack.unpackb(data, strict_map_key=False, ext_hook=_unpack_extension))
-        case _:
-            raise TypeError(f"a value of extension type {code}: it was put by a newer version")
+def _unpack(data: bytes, depth: int) -> Any:
+    """Plain values, at most `depth` tuples in each other: each is unpacked inside the one around it, on the C stack."""
+
+    def unpack_extension(code: int, inner: bytes) -> Any:
+        if code == _BIG_INT:
+            return int.from_bytes(inner, "big", signed=True)
+        if code != _TUPLE:
+            raise _Newer(f"a value of extension type {code}: it was put by a newer version")
+        if depth == 0:
+            raise ProtocolError(f"an item with tuples nested deeper than {NESTING_MAX} levels")
+        elements = _unpack(inner, depth - 1)
+        if type(elements) is not list:
+            raise ProtocolError("an item with a tuple that is none")
+        return tuple(elements)
+
+    if len(data) > SHORT_BYTES and is_suspect(data):
+        survey(data)
+    try:
+        return msgpack.unpackb(data, strict_map_key=False, ext_hook=unpack_extension)
+    except (ProtocolError, _Newer, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - msgpack raises half a dozen types, all of them mean this
+        raise ProtocolError(f"an item of damaged bytes: {type(error).__name__}") from None
+
+
+class _Newer(TypeError):
+    """The bytes are in order, and we are too old for them."""
 
 
 # --- everything else -----------------------------------------------------------------------------------------------
