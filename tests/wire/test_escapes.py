@@ -103,6 +103,7 @@ def test_a_call_on_a_handle_with_thousands_of_digits_breaks_nothing() -> None:
     with pytest.raises(ProtocolError):
         codec.decode(codec.encode(call))
     group.say(leader, 7, call)
+    group.pass_ms(1000)
     assert len({replica.machine.digest for replica in group.replicas.values()}) == 1
 
 
