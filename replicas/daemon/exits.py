@@ -22,6 +22,8 @@ class ExitCode(IntEnum):
     """Another process holds the data directory (for the embedded group: it is up already, which is well)."""
     DATA_GONE = 5
     """The directory is empty, but the group knows this replica: its data is gone and it must not vote again."""
+    REMOVED = 6
+    """The group has gone on without this replica, whose id is used up: its directory is of no more use."""
 
 
 EXIT_CODES_HELP: Final = """exit codes:
@@ -31,4 +33,5 @@ EXIT_CODES_HELP: Final = """exit codes:
   3  writing or syncing the log failed
   4  another process holds the data directory
   5  the directory is empty but the group knows this replica: its data is gone
+  6  this replica was removed from its group, and never comes back
 """

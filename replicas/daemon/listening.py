@@ -128,6 +128,11 @@ def secret(options: Options) -> bytes | None:
     if options.listen.path:
         return None
     path = options.secret_file or auth.default_secret_path()
+    if options.join and not path.exists():
+        raise BadOptions(
+            f"there is no secret file {path}: a replica that joins a group needs the group's own, so copy it there from"
+            " one of the members (--secret-file names another place)"
+        )
     try:
         return auth.make_secret(path)
     except NotAuthenticated as error:

@@ -61,6 +61,10 @@ class Options:
     listen_fd: int | None
     cluster: tuple[Address, ...]
     """All members in the order of their ids; just `listen` for a group of one."""
+    join: tuple[Address, ...]
+    """Replicas of a group that runs, which this one is to join; () when it forms one."""
+    replace: str
+    """The member, by id or address, whose place it takes; "" for none."""
     data_dir: Path
     memory: bool
     secret_file: Path | None
@@ -77,8 +81,8 @@ class Options:
 
     @property
     def replica(self) -> int:
-        """The id of this replica: its place in the list, from 1."""
-        return self.cluster.index(self.listen) + 1
+        """The id of this replica: its place in the list, from 1. One that joins is given its id by the group."""
+        return 0 if self.join else self.cluster.index(self.listen) + 1
 
 
 def default_data_dir(environment: Mapping[str, str]) -> Path:
@@ -120,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--listen", metavar="ADDRESS", help=where % DEFAULT_LISTEN)
     add("--listen-fd", type=int, metavar="N", help="take this listening socket, already bound, instead of binding one")
     add("--cluster", metavar="A,B,C", help="the addresses of all 1, 3, 5 or 7 replicas, the same list for each of them")
+    add("--join", metavar="A,B", help="join the running group of these replicas, as a new member of it")
+    add("--replace", metavar="MEMBER", help="with --join: take the place of this member, named by id or address")
     add("--data-dir", metavar="DIR", help="where the log and the snapshots are kept")
     add(
         "--memory",
@@ -200,6 +206,8 @@ def _addresses(where: str, value: object) -> str:
 _FILE_KEYS: Final[dict[str, Callable[[str, object], object]]] = {
     "listen": _text,
     "cluster": _addresses,
+    "join": _addresses,
+    "replace": _text,
     "data_dir": _text,
     "memory": _flag,
     "secret_file": _text,
@@ -217,7 +225,7 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> Options:
     if embedded is not None:
         # Beside it stand the socket, and the log of whoever started us.
         values = {**values, "data_dir": str(Path(embedded) / EMBEDDED_DATA)}
-        clash = [name for name in ("cluster", "memory", "listen_fd") if values.get(name)]
+        clash = [name for name in ("cluster", "join", "memory", "listen_fd") if values.get(name)]
         if clash:
             name = clash[0].replace("_", "-")
             raise BadOptions(f"--embedded is one durable replica in its own directory: it goes without --{name}")
@@ -226,6 +234,8 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> Options:
         listen=listen,
         listen_fd=values.get("listen_fd"),
         cluster=_cluster(values, listen),
+        join=_join(values, listen),
+        replace=_replace(values),
         data_dir=Path(values.get("data_dir") or default_data_dir(environment)).absolute(),
         memory=bool(values.get("memory", False)),
         secret_file=_secret_file(values, environment),
@@ -293,6 +303,27 @@ def _cluster(values: dict[str, Any], listen: Address) -> tuple[Address, ...]:
     if far:
         raise BadOptions(f"--cluster names {far[0]}, but this version connects to loopback only")
     return members
+
+
+def _join(values: dict[str, Any], listen: Address) -> tuple[Address, ...]:
+    text = values.get("join")
+    if text is None:
+        return ()
+    if values.get("cluster"):
+        raise BadOptions("--cluster forms a new group and --join enters one that runs: give one of the two")
+    servers = tuple(Address.parse(part.strip()) for part in text.split(","))
+    if listen in servers:
+        raise BadOptions(f"--join names {listen}, which is this replica's own address: name one that is in the group")
+    far = [str(server) for server in servers if not server.is_local]
+    if far:
+        raise BadOptions(f"--join names {far[0]}, but this version connects to loopback only")
+    return servers
+
+
+def _replace(values: dict[str, Any]) -> str:
+    if values.get("replace") and not values.get("join"):
+        raise BadOptions("--replace says whose place a newcomer takes, so it goes with --join")
+    return str(values.get("replace") or "")
 
 
 def _check_numbers(options: Options) -> None:

@@ -22,6 +22,7 @@ from dthreading.wire.codec import Codec, decode, encode
 from dthreading.wire.messages import Challenge, Rejected, Role, Welcome
 from replicas.daemon.connections import Connection, Outgoing
 from replicas.daemon.journal import log
+from replicas.replica.acquaintance import REMOVED, Objection
 from replicas.replica.formation import Census
 from replicas.replica.messages import PeerMessage, codec
 
@@ -56,6 +57,8 @@ class Introduction(NamedTuple):
     replica: int
     incarnation: bytes
     to: int
+    address: str = ""
+    """Where it listens itself, for one that has not heard of it yet."""
 
 
 _introductions: Final[Codec[Introduction]] = Codec({100: Introduction})
@@ -65,8 +68,11 @@ class Host(Protocol):
     """What the links need of the daemon around them."""
 
     def introduction(self, to: int) -> Introduction: ...
-    def refusal(self, introduction: Introduction) -> str | None:
+    def refusal(self, introduction: Introduction) -> Objection | None:
         """Why this replica will not listen to whoever introduces itself so; None when it will."""
+
+    def removed(self, sentence: str) -> None:
+        """A member says that this replica was taken out of the group."""
 
     def peer_said(self, source: int, message: PeerMessage) -> None: ...
     def link_up(self, replica: int) -> None: ...
@@ -92,11 +98,21 @@ class Peers:
         self._dialers: dict[int, _Dialer] = {}
         self._came: dict[int, Connection] = {}
 
-    def start(self, others: dict[int, Address]) -> None:
-        """Begin to dial."""
+    def link(self, others: dict[int, Address]) -> None:
+        """Have links with these, from now on, and with nobody else."""
+        for replica, dialer in list(self._dialers.items()):
+            if others.get(replica) != dialer.address:
+                dialer.stop()
+                del self._dialers[replica]
+        for replica, connection in list(self._came.items()):
+            if replica not in others:
+                # If it was taken out of the group, it hears so when it comes again.
+                del self._came[replica]
+                connection.hang_up()
         for replica, address in others.items():
-            self._dialers[replica] = dialer = _Dialer(self, replica, address, self._loop)
-            dialer.dial()
+            if replica not in self._dialers:
+                self._dialers[replica] = dialer = _Dialer(self, replica, address, self._loop)
+                dialer.dial()
 
     def send(self, replica: int, message: PeerMessage) -> None:
         """To that replica, if its link is up and not clogged."""
@@ -135,8 +151,8 @@ class Peers:
     def _introduced(self, connection: Connection, introduction: Introduction) -> None:
         refusal = self.host.refusal(introduction)
         if refusal is not None:
-            self.complain(f"refused the link from {connection.peer_name}", refusal)
-            connection.send(encode(Rejected("wrong_group", refusal)))
+            self.complain(f"refused the link from {connection.peer_name}", refusal.reason)
+            connection.send(encode(Rejected(*refusal)))
             connection.hang_up()
             return
         source = introduction.replica
@@ -314,5 +330,7 @@ class _Dialed(Connection):
 
     def _refused(self, message: object) -> None:
         if isinstance(message, Rejected):
+            if message.code == REMOVED:
+                self._dialer.peers.host.removed(message.reason)
             raise ProtocolError(f"it refused us: {message.reason}")
         raise ProtocolError(f"it sent {type(message).__name__} where it should not")

@@ -21,12 +21,13 @@ from replicas.daemon.address import BadOptions
 from replicas.daemon.exits import ExitCode
 from replicas.daemon.journal import log, notify_supervisor, open_journal
 from replicas.daemon.server import Daemon, now_ms
-from replicas.daemon.snapshotting import contents
+from replicas.daemon.snapshotting import restored
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
-from replicas.paxos.types import Timing
+from replicas.paxos.types import EntryKind, Timing
+from replicas.replica.admission import Admission
 from replicas.replica.core import Replica
-from replicas.replica.formation import Formation
+from replicas.replica.formation import Formation, formed_of
 from replicas.storage import MemoryStorage, Storage, StorageFailed, StorageLocked, StorageRefused
 from replicas.storage.disk import Directory
 
@@ -70,9 +71,9 @@ def run(options: Options) -> ExitCode:
             if len(options.cluster) == 1:
                 options = replace(options, listen=address, cluster=(address,))
             secret = listening.secret(options)
-            formation = _formation(options, storage)
+            formation, admission = _beginning(options, storage)
             most = listening.raise_descriptor_limit(options.connections_max)
-            service = _Service(options, storage, secret, formation, most)
+            service = _Service(options, storage, secret, formation, admission, most)
             with asyncio.Runner(loop_factory=_loop_factory(options)) as runner:
                 runner.run(service.serve(socket_))
     except StorageFailed as error:
@@ -114,26 +115,42 @@ def _restored(storage: Storage | MemoryStorage) -> Machine | None:
     if storage.snapshot is None:
         return None
     try:
-        return Machine.restore(contents(storage))
+        return restored(storage)
     except ProtocolError as error:
         raise CannotServe(ExitCode.REFUSED, f"the snapshot in the data directory cannot be loaded: {error}") from None
 
 
+def _beginning(options: Options, storage: Storage | MemoryStorage) -> tuple[Formation | None, Admission | None]:
+    """How this replica comes into its group: by forming it, by an admission that its directory holds, or (neither) by
+    asking for one.
+    """
+    assert storage.identity is not None
+    known = storage.identity.formation
+    admission = Admission.decode(known) if known is not None else None
+    if admission is not None or (options.join and known is None):
+        return None, admission
+    return _formation(options, storage), None
+
+
 def _formation(options: Options, storage: Storage | MemoryStorage) -> Formation:
-    """The part of this replica in the group; refuses a directory that belongs to another place than the options say."""
+    """The part of this replica in the forming of the group; refuses a directory that belongs to another place than the
+    options say.
+    """
     assert storage.identity is not None
     addresses = tuple(map(str, options.cluster))
+    known = storage.identity.formation
+    members = formed_of(known) if known is not None else ()
+    changed = bool(members) and _changed(storage)
     formation = Formation(
-        addresses=addresses,
-        replica=options.replica,
+        addresses=members if options.join or changed else addresses,
+        replica=1 if options.join or changed else options.replica,
         incarnation=storage.identity.incarnation,
-        formation=storage.identity.formation,
+        formation=known,
         cluster=f"{random.SystemRandom().getrandbits(64):016x}",
         settings=b"",
         now_ms=now_ms(),
     )
-    members = tuple(member.address for member in formation.configuration.members)
-    if members and (len(members) > 1 or len(addresses) > 1):
+    if members and not changed and not options.join and (len(members) > 1 or len(addresses) > 1):
         if members != addresses:
             raise BadOptions(
                 f"{options.data_dir} belongs to a group of {', '.join(members)}, but this replica was started as one of"
@@ -145,6 +162,16 @@ def _formation(options: Options, storage: Storage | MemoryStorage) -> Formation:
                 f" this one was started at {options.listen}"
             )
     return formation
+
+
+def _changed(storage: Storage | MemoryStorage) -> bool:
+    """Whether the members have been changed since the group was formed, as far as this directory knows. The list that
+    an operator once gave says nothing then.
+    """
+    durable = storage.recovered.durable
+    if durable.configuration is not None and durable.configuration.epoch > 1:
+        return True
+    return any(entry.kind == EntryKind.CONFIGURATION for entry in durable.entries)
 
 
 def _loop_factory(options: Options) -> Any:
@@ -167,7 +194,8 @@ class _Service:
         options: Options,
         storage: Storage | MemoryStorage,
         secret: bytes | None,
-        formation: Formation,
+        formation: Formation | None,
+        admission: Admission | None,
         connections_max: int,
     ) -> None:
         self.end: CannotServe | None = None
@@ -176,6 +204,7 @@ class _Service:
         self._storage = storage
         self._secret = secret
         self._formation = formation
+        self._admission = admission
         self._connections_max = connections_max
         self._machine = _restored(storage)
         self._daemon: Daemon | None = None
@@ -193,7 +222,9 @@ class _Service:
             self._secret,
             connections_max=self._connections_max,
             formation=self._formation,
+            admission=self._admission,
             make_core=self._core,
+            ready=self._say_ready,
             ended=self._ended,
             loop=loop,
         )
@@ -202,7 +233,6 @@ class _Service:
         make = loop.create_unix_server if options.listen.path else loop.create_server
         server = await make(daemon.clients.accept, sock=listening_socket, backlog=listening.BACKLOG)
         daemon.start()
-        self._say_ready()
         if options.embedded:
             await self._until_deserted(daemon)
         else:
@@ -233,39 +263,51 @@ class _Service:
             idle_s = idle_s + DESERTED_LOOK_S if daemon.deserted else 0.0
 
     def _say_ready(self) -> None:
-        options = self._options
+        options, daemon = self._options, self._daemon
+        assert daemon is not None
         where = "in memory only" if options.memory else f"durable in {options.data_dir}"
-        number, of = self._formation.replica, len(options.cluster)
-        line = f"dthreading-server ready: replica {number} of {of} at {options.listen}, {where}"
+        of = len(options.cluster) if daemon.core is None else len(daemon.core.servers)
+        line = f"dthreading-server ready: replica {daemon.replica} of {of} at {options.listen}, {where}"
         # Whoever started us may have gone away since; that is no reason to stop.
         with contextlib.suppress(OSError):
             print(line, flush=True)  # noqa: T201 - the one line that the process owes its starter
         log.info("%s", line)
         notify_supervisor(os.environ, f"READY=1\nSTATUS={line}")
 
-    def _core(self, configuration: Configuration) -> Replica:
-        durable = self._storage.recovered.durable
-        here = str(self._options.listen)
-        if len(configuration.members) == 1:
-            # Alone, it may have been moved: nobody else has to find it where it was.
-            configuration = _moved(configuration, here)
-            if durable.configuration is not None:
-                durable = replace(durable, configuration=_moved(durable.configuration, here))
+    def _core(self, admission: Admission) -> Replica:
+        open_journal(replica=admission.replica, level=self._options.log_level, as_json=self._options.log_json)
+        paxos = Paxos(
+            replica=admission.replica,
+            configuration=admission.genesis,
+            durable=self._storage.recovered.durable,
+            timing=Timing(heartbeat_ms=self._options.heartbeat_ms, election_ms=self._options.election_ms),
+            luck=random.SystemRandom().random,
+            now_ms=now_ms(),
+        )
+        self._place(paxos)
         core = Replica(
-            paxos=Paxos(
-                replica=self._formation.replica,
-                configuration=configuration,
-                durable=durable,
-                timing=Timing(heartbeat_ms=self._options.heartbeat_ms, election_ms=self._options.election_ms),
-                luck=random.SystemRandom().random,
-                now_ms=now_ms(),
-            ),
-            machine=self._machine or Machine(configuration),
+            paxos=paxos,
+            machine=self._machine or Machine(admission.genesis),
             namespace_term_ms=int(self._options.lease_s * 1000),
             now_ms=now_ms(),
+            genesis=admission.genesis,
+            seeds=admission.seeds,
         )
         log.info("recovered: applied up to slot %d of %d", core.machine.applied, core.paxos.chosen)
         return core
+
+    def _place(self, paxos: Paxos) -> None:
+        """Checks that this replica listens where the others look for it."""
+        here, configuration = str(self._options.listen), paxos.configuration
+        known = {member.id: member.address for member in configuration.members}.get(paxos.replica, here)
+        if len(configuration.members) == 1 and configuration.ids == (paxos.replica,):
+            # Alone, it may have been moved: nobody else has to find it where it was.
+            paxos.configuration = _moved(configuration, here)
+        elif known != here:
+            raise BadOptions(
+                f"{self._options.data_dir} is that of replica {paxos.replica} at {known}, but this one was started at"
+                f" {here}: the others look for it there; to move it, replace it by a new one"
+            )
 
     # --- reasons to end
 

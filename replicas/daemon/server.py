@@ -9,36 +9,37 @@ depends on that leaves after it. A disk is waited for by nobody but the messages
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from dthreading.errors import ProtocolError
 from dthreading.wire.messages import Answer, MoveOn, Query, ToReplica, Welcome
+from replicas.daemon import sight
+from replicas.daemon.address import Address
 from replicas.daemon.clients import Clients
 from replicas.daemon.connections import Connection, Outgoing
+from replicas.daemon.entrance import Entrance
 from replicas.daemon.exits import ExitCode
-from replicas.daemon.joining import Joining
 from replicas.daemon.journal import Muffler, log
 from replicas.daemon.logwriter import LogWriter
-from replicas.daemon.peers import Introduction, Peers
+from replicas.daemon.peers import Peers
 from replicas.daemon.snapshotting import SnapshotKeeper
 from replicas.paxos.types import Role
+from replicas.replica.admission import Admission
 from replicas.replica.formation import Census
+from replicas.storage import StorageFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from replicas.daemon.options import Options
     from replicas.machine.core import Machine
-    from replicas.paxos.types import Configuration
     from replicas.replica.core import Replica
     from replicas.replica.formation import Formation
     from replicas.replica.messages import PeerMessage, SnapshotPart
     from replicas.replica.output import ReplicaOutput
-    from replicas.storage import MemoryStorage, SnapshotHeader, Storage, StorageFailed
+    from replicas.storage import MemoryStorage, SnapshotHeader, Storage
 
 __all__ = ["Daemon", "now_ms"]
 
@@ -60,7 +61,7 @@ def now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-class Daemon:
+class Daemon(Entrance):
     """One replica between its sockets, its disk and its clock.
 
     Args:
@@ -68,9 +69,7 @@ class Daemon:
         storage: open and formatted.
         secret: what guards TCP; None when nothing listens there.
         connections_max: what the descriptors allow.
-        formation: this replica's part in forming the group.
-        make_core: called once the group is formed.
-        ended: called when this replica cannot go on, with the exit code and the sentence to say.
+        formation, admission, make_core, ready, ended: see `Entrance`.
 
     """
 
@@ -81,28 +80,30 @@ class Daemon:
         secret: bytes | None,
         *,
         connections_max: int,
-        formation: Formation,
-        make_core: Callable[[Configuration], Replica],
+        formation: Formation | None,
+        admission: Admission | None,
+        make_core: Callable[[Admission], Replica],
+        ready: Callable[[], None],
         ended: Callable[[ExitCode, str], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.core: Replica | None = None
-        """None until the group is formed."""
-        self.options = options
-        self.storage = storage
-        self._loop = loop
-        self._make_core = make_core
-        self._end = ended
+        super().__init__(
+            options,
+            storage,
+            formation=formation,
+            admission=admission,
+            make_core=make_core,
+            ready=ready,
+            ended=ended,
+            loop=loop,
+        )
         self._chance = random.SystemRandom().random
         self._outgoing = Outgoing(loop)
         muffler = Muffler()
         self.clients = Clients(self, self._outgoing, secret, muffler, connections_max)
         self.peers = Peers(self, self._outgoing, muffler, loop, lambda address: None if address.path else secret)
-        self.joining = Joining(formation, storage, self.peers, loop, self)
         self.log = LogWriter(None if options.memory else storage, loop, self._synced, self.disk_failed)
         self.snapshots = SnapshotKeeper(storage, loop, self)
-        # Invariant: once this is set, nothing is stepped, sent or written any more.
-        self._failed = False
         self._turn_due = False
         self._in_turn = False
         self._timer: asyncio.Handle | None = None
@@ -124,15 +125,14 @@ class Daemon:
 
     def welcome(self) -> Welcome:
         core = self.core
-        servers = tuple(map(str, self.options.cluster))
         if core is None:
-            return Welcome("", self.options.replica, "", servers)
-        return Welcome(core.paxos.configuration.cluster, core.paxos.replica, core.leader_address, servers)
+            return Welcome("", self.replica, "", tuple(map(str, self.options.cluster)))
+        return Welcome(core.paxos.configuration.cluster, self.replica, core.leader_address, core.servers)
 
     def client_said(self, connection: int, message: ToReplica, body: bytes) -> None:
         core = self.core
         if core is None:
-            self.clients.send(connection, MoveOn("the group is not formed yet: not all of its replicas are up"))
+            self.clients.send(connection, MoveOn("this replica is in no group yet"))
             self.clients.hang_up(connection, "")
             return
         self._wake()
@@ -146,8 +146,11 @@ class Daemon:
     def asked(self, connection: int, query: Query, body: bytes) -> None:
         if query.question == "status":
             self.clients.send(connection, Answer(query.number, self.status()))
+        elif self.core is None and query.question.startswith("members."):
+            answer = {"done": False, "say": f"{self.options.listen} is in no group yet", "elsewhere": True}
+            self.clients.send(connection, Answer(query.number, answer))
         elif self.core is None:
-            raise ProtocolError("the group is not formed yet")
+            raise ProtocolError("this replica is in no group yet")
         else:
             try:
                 self.client_said(connection, query, body)
@@ -159,36 +162,11 @@ class Daemon:
 
     def peer_said(self, source: int, message: PeerMessage) -> None:
         if isinstance(message, Census):
-            self.joining.said(source, message)
+            if self.joining is not None:
+                self.joining.said(source, message)
         elif self.core is not None:
             self._wake()
             self.core.peer_said(source, message)
-
-    def introduction(self, to: int) -> Introduction:
-        cluster = self.core.paxos.configuration.cluster if self.core is not None else ""
-        assert self.storage.identity is not None
-        return Introduction(cluster, self.joining.formation.replica, self.storage.identity.incarnation, to)
-
-    def refusal(self, introduction: Introduction) -> str | None:
-        source, own = introduction.replica, self.joining.formation.replica
-        if introduction.to != own:
-            return f"replica {source} means to reach replica {introduction.to}, and this is replica {own}"
-        if self.core is None or not introduction.cluster:
-            return None if source != own else f"it calls itself replica {own}, as this one does"
-        configuration = self.core.paxos.configuration
-        if introduction.cluster != configuration.cluster:
-            return f"replica {source} belongs to the group {introduction.cluster}, this one to {configuration.cluster}"
-        for member in configuration.members:
-            if member.id == source and source != own:
-                same = member.incarnation == introduction.incarnation
-                return None if same else f"replica {source} is not who it was: its data directory was made anew"
-        return f"replica {source} is no other member of the group {configuration.cluster}"
-
-    def link_up(self, replica: int) -> None:
-        self.joining.link_up()
-        if self.core is not None:
-            self._wake()
-            self.core.peer_linked(replica)
 
     # --- the turn
 
@@ -230,6 +208,12 @@ class Daemon:
             log.error("an object of ours broke and is quarantined", exc_info=fault)
         for work in output.snapshot:
             self.snapshots.do(work, core.machine.digest)
+        for notice in output.notices:
+            log.info("%s", notice)
+        if output.links is not None:
+            self.peers.link({replica: Address.parse(address) for replica, address in output.links.items()})
+        if self._ready is not None and core.paxos.role != Role.LEARNER:
+            self._say_ready()
         # Before the disk: a leader's Accepts travel while it writes, and no heartbeat waits for a sync.
         self._outgoing.flush()
 
@@ -237,7 +221,7 @@ class Daemon:
     def _write_here(self) -> bool:
         """Whether to sync in the loop: a leader has better to do meanwhile; for others it saves two thread switches."""
         assert self.core is not None
-        return len(self.options.cluster) == 1 or self.core.paxos.role != Role.LEADER
+        return len(self.core.paxos.configuration.members) == 1 or self.core.paxos.role != Role.LEADER
 
     def _synced(self, batch: int, messages: list[tuple[int, PeerMessage]]) -> None:
         assert self.core is not None
@@ -296,25 +280,7 @@ class Daemon:
             self.stop_dead()
             self._end(ExitCode.DISK_FAILED, f"the disk has failed, and this replica stops: {error}")
 
-    # --- what forming the group brings (Host of joining.py)
-
-    def formed(self, configuration: Configuration) -> None:
-        self.core = self._make_core(configuration)
-        self.peers.introduce_again()
-        self._wake()
-
-    def refused(self, sentence: str) -> None:
-        self.stop_dead()
-        self._end(ExitCode.DATA_GONE, sentence)
-
     # --- from start to end
-
-    def start(self) -> None:
-        """Dial the others and begin."""
-        others = dict(enumerate(self.options.cluster, 1))
-        del others[self.joining.formation.replica]
-        self.peers.start(others)
-        self.joining.start(now_ms())
 
     async def hand_over(self) -> None:
         """Let another replica lead, and all that was accepted reach the disk; not longer than `HAND_OVER_S`."""
@@ -338,7 +304,9 @@ class Daemon:
     def close(self) -> None:
         """End all connections and threads. What the disk was given is there, or was promised to nobody."""
         self.stop_dead()
-        self.joining.stop()
+        for asking in (self.joining, self.petition):
+            if asking is not None:
+                asking.stop()
         for timer in (self._timer, self._sweeper):
             if timer is not None:
                 timer.cancel()
@@ -363,26 +331,4 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """What `dthreading status` shows of this replica."""
-        options = self.options
-        about: dict[str, Any] = {
-            "address": str(options.listen),
-            "servers": list(map(str, options.cluster)),
-            "durable": not options.memory,
-            "directory": "" if options.memory else str(options.data_dir),
-            "disk_bytes": 0 if options.memory else _disk_bytes(options.data_dir),
-            "log_bytes": self.storage.log_bytes,
-            "snapshot_bytes": self.storage.snapshot.size if self.storage.snapshot is not None else 0,
-            "linked": list(self.peers.linked),
-        }
-        if self.core is None:
-            return {**about, "replica": options.replica, "role": "forming", "leader": None, "cluster": ""}
-        return {**self.core.status(), **about, "cluster": self.core.paxos.configuration.cluster}
-
-
-def _disk_bytes(directory: Path) -> int:
-    """What the directory's few files take, segments made ahead included."""
-    total = 0
-    for path in directory.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_blocks * 512
-    return total
+        return sight.status(self.options, self.storage, self.core, self.peers.linked)

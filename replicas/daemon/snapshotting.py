@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from replicas.storage import MemoryStorage, SnapshotWriter, Storage
     from replicas.storage.memory import MemorySnapshotWriter
 
-__all__ = ["SnapshotKeeper", "contents"]
+__all__ = ["SnapshotKeeper", "contents", "restored"]
 
 PART_BYTES: Final = 1024 * 1024
 """What one message carries of a snapshot: a sixteenth of the largest frame, so it holds up no heartbeat for long."""
@@ -187,8 +187,22 @@ class SnapshotKeeper:
 
     def _install(self, writer: SnapshotWriter | MemorySnapshotWriter) -> None:
         header = writer.finish()
-        machine = Machine.restore(contents(self._storage))
+        machine = restored(self._storage)
         self._tell(self._host.snapshot_installed, header, machine)
+
+
+def restored(storage: Storage | MemoryStorage) -> Machine:
+    """The state that the durable snapshot holds.
+
+    Raises:
+        ProtocolError: it is no snapshot of ours.
+
+    """
+    machine = Machine.restore(contents(storage))
+    if not machine.roster.top and storage.snapshot is not None:
+        # Written before snapshots told who the members are; no id was given since the group was formed.
+        machine.roster.configure(storage.snapshot.configuration)
+    return machine
 
 
 def contents(storage: Storage | MemoryStorage) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 
-__all__ = ["Acquaintance", "Objection"]
+__all__ = ["REMOVED", "Acquaintance", "Objection", "removed"]
 
 REMOVED: Final = "removed"
 """The code of an objection after which a replica need not come again."""

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from replicas.paxos.values import Configuration, Member, decode_configuration, encode_configuration
 
-__all__ = ["MESSAGES", "Census", "Formation", "FormationMessage", "FormationOutput", "Phase"]
+__all__ = ["MESSAGES", "Census", "Formation", "FormationMessage", "FormationOutput", "Phase", "formed_of"]
 
 CENSUS_MS: Final = 200
 """How often a replica says what it is until the group is formed; starting a group is not urgent, missing a peer is."""
@@ -268,3 +268,8 @@ class Formation:
         if sentence != self._noticed:
             self._noticed = sentence
             self._output.notice = sentence
+
+
+def formed_of(formation: bytes) -> tuple[str, ...]:
+    """The addresses of the group that a directory's formation names, in the order of their ids."""
+    return tuple(member.address for member in decode_configuration(formation[1:]).members)

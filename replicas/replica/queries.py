@@ -6,7 +6,7 @@ One question changes something, `delete`. It goes through the log like any comma
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from dthreading.errors import ProtocolError
 from dthreading.wire.messages import Answer, Query
@@ -18,12 +18,15 @@ from replicas.replica.hosting import Hosting
 
 __all__ = ["Deletions", "answer", "status"]
 
+_ROLES: Final = {Role.LEADER: "leader", Role.LEARNER: "newcomer"}
+
 
 def status(paxos: Paxos, machine: Machine, hosting: Hosting, snapshot_slot: int) -> dict[str, Any]:
     """What `dthreading status` shows of a replica, besides what only its shell knows."""
     return {
         "replica": paxos.replica,
-        "role": "leader" if paxos.role == Role.LEADER else "follower",
+        "role": _ROLES.get(paxos.role, "follower"),
+        "epoch": paxos.configuration.epoch,
         "leader": paxos.leader,
         "ballot": list(paxos.ballot),
         "chosen": paxos.chosen,

@@ -18,6 +18,7 @@ from replicas.daemon.connections import Connection, Outgoing
 from replicas.daemon.journal import Muffler
 from replicas.daemon.peers import Introduction, Peers
 from replicas.paxos.values import Configuration
+from replicas.replica.acquaintance import REMOVED, Objection
 from replicas.replica.formation import Census
 from replicas.replica.messages import Forward, Vouch
 
@@ -33,6 +34,8 @@ class FakeReplica:
         self.cluster = cluster
         self.heard: list[tuple[int, object]] = []
         self.ups: list[int] = []
+        self.gone: set[int] = set()
+        self.told_removed: list[str] = []
         self.changed = asyncio.Event()
         loop = asyncio.get_running_loop()
         outgoing = Outgoing(loop)
@@ -77,10 +80,16 @@ class FakeReplica:
     def introduction(self, to: int) -> Introduction:
         return Introduction(self.cluster, self.number, b"i", to)
 
-    def refusal(self, introduction: Introduction) -> str | None:
+    def refusal(self, introduction: Introduction) -> Objection | None:
         if introduction.to != self.number:
-            return f"it means to reach replica {introduction.to}"
+            return Objection("wrong_group", f"it means to reach replica {introduction.to}")
+        if introduction.replica in self.gone:
+            return Objection(REMOVED, f"replica {introduction.replica} was removed")
         return None
+
+    def removed(self, sentence: str) -> None:
+        self.told_removed.append(sentence)
+        self.changed.set()
 
     def peer_said(self, source: int, message: object) -> None:
         self.heard.append((source, message))
@@ -112,7 +121,7 @@ def _heard_log(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_is_said_on_a_link_arrives_in_order() -> None:
     async def story() -> None:
         first, second = FakeReplica(1), FakeReplica(2)
-        first.peers.start({2: await second.listen()})
+        first.peers.link({2: await second.listen()})
         first.peers.send(2, Vouch(0, 0))  # no link yet: dropped
         await first.until(lambda: first.ups == [2])
         assert first.peers.linked == (2,)
@@ -130,7 +139,7 @@ def test_a_link_that_breaks_is_dialed_again(caplog: pytest.LogCaptureFixture) ->
     async def story() -> None:
         first, second = FakeReplica(1), FakeReplica(2)
         address = await second.listen()
-        first.peers.start({2: address})
+        first.peers.link({2: address})
         await first.until(lambda: first.ups == [2])
         second.close()
         again = FakeReplica(2)
@@ -164,7 +173,7 @@ def test_a_replica_that_is_down_for_long_is_one_line(
             return 0.0
 
         first.luck = luck
-        first.peers.start({2: address})
+        first.peers.link({2: address})
         await first.until(lambda: tries > 10)
         first.close()
 
@@ -175,7 +184,7 @@ def test_a_replica_that_is_down_for_long_is_one_line(
 def test_whoever_means_another_is_refused_by_name(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         first, third = FakeReplica(1), FakeReplica(3)
-        first.peers.start({2: await third.listen()})
+        first.peers.link({2: await third.listen()})
         while "it refused us" not in caplog.text:  # noqa: ASYNC110 - a log has no event
             await asyncio.sleep(0)
         assert third.heard == []
@@ -190,7 +199,7 @@ def test_whoever_means_another_is_refused_by_name(caplog: pytest.LogCaptureFixtu
 def test_another_secret_makes_no_link(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         first, second = FakeReplica(1), FakeReplica(2, secret=os.urandom(32))
-        first.peers.start({2: await second.listen()})
+        first.peers.link({2: await second.listen()})
         while "no link to replica 2" not in caplog.text:  # noqa: ASYNC110 - a log has no event
             await asyncio.sleep(0)
         assert first.ups == []
@@ -206,7 +215,7 @@ def test_a_replica_of_no_group_can_only_say_what_it_is(caplog: pytest.LogCapture
 
     async def story() -> None:
         first, second = FakeReplica(1, cluster=""), FakeReplica(2)
-        first.peers.start({2: await second.listen()})
+        first.peers.link({2: await second.listen()})
         await first.until(lambda: first.ups == [2])
         first.peers.send(2, CENSUS)
         first.peers.send(2, Forward(1, 0, (b"x",)))
@@ -224,7 +233,7 @@ def test_a_new_connection_of_a_replica_silences_its_old_one() -> None:
 
     async def story() -> None:
         first, second = FakeReplica(1), FakeReplica(2)
-        first.peers.start({2: await second.listen()})
+        first.peers.link({2: await second.listen()})
         await first.until(lambda: first.ups == [2])
         first.peers.introduce_again()
         await first.until(lambda: first.ups == [2, 2])
@@ -245,7 +254,7 @@ def test_messages_for_one_that_does_not_read_are_dropped(
 
     async def story() -> None:
         first, second = FakeReplica(1), FakeReplica(2)
-        first.peers.start({2: await second.listen()})
+        first.peers.link({2: await second.listen()})
         await first.until(lambda: first.ups == [2])
         page = Forward(1, 0, (bytes(1_000_000),))
         await second.until(lambda: second.clients._all)
