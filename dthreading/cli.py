@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`dthreading status` and `dthreading locks`: what the replicas say of themselves, to people and (--json) to programs.
+`dthreading members` is in members.py.
 
 Asks each replica by itself and decides nothing: an answer is one replica's own state, without a quorum, so it is there
 also when the group is not, which is when one wants to look. Nothing happens at import.
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
     from dthreading.config import Settings
 
-__all__ = ["main"]
+__all__ = ["ask_one", "complain", "main", "print_json", "print_table", "say"]
 
 EXIT_CODES_HELP: Final = """exit codes:
-  0  answered, by every replica (status) or by one (locks)
-  1  status: a replica did not answer, or hears no leader; locks: no replica answered
-  2  bad arguments
+  0  answered, by every replica (status) or by one (locks); members: it is so
+  1  status: a replica did not answer, or hears no leader; locks, members: no replica answered
+  2  bad arguments; members: refused, and nothing was changed
 """
 
 
@@ -45,9 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     import argparse  # noqa: PLC0415 - nothing at import
 
+    from dthreading import members  # noqa: PLC0415
+
     parser = argparse.ArgumentParser(
         prog="dthreading",
-        description="Ask a group of dthreading replicas what they are doing.",
+        description="Ask a group of dthreading replicas what they are doing, and change who is in it.",
         epilog=EXIT_CODES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -62,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     locks = commands.add_parser("locks", parents=[common], help="the objects, who holds them and who waits")
     locks.add_argument("name", nargs="?", default="", metavar="NAME", help="only objects whose name contains this")
     locks.set_defaults(run=_locks)
+    members.add_parser(commands, common)
     return parser
 
 
@@ -76,9 +80,9 @@ def _status(arguments: argparse.Namespace) -> int:
     answers = _ask_all(_settings(arguments))
     well = all("error" not in answer and answer.get("leader") is not None for answer in answers)
     if arguments.json:
-        _print_json({"replicas": answers})
+        print_json({"replicas": answers})
     else:
-        _print_table(STATUS_COLUMNS, (_status_row(answer) for answer in answers))
+        print_table(STATUS_COLUMNS, (_status_row(answer) for answer in answers))
         for answer in answers:
             if "error" in answer:
                 print(f"{answer['address']} did not answer: {answer['error']}", file=sys.stderr)
@@ -117,12 +121,12 @@ def _locks(arguments: argparse.Namespace) -> int:
     # The leader has applied all that was answered; without one, whoever has applied most knows best.
     answers.sort(key=lambda answer: (answer.get("role") == "leader", answer.get("applied", 0)), reverse=True)
     for answer in answers:
-        objects = _ask_one(settings, answer["asked"], "locks", arguments.name)
+        objects = ask_one(settings, answer["asked"], "locks", arguments.name)
         if isinstance(objects, str):
             print(f"{answer['asked']} did not answer: {objects}", file=sys.stderr)
             continue
         if arguments.json:
-            _print_json({"asked": answer["asked"], "replica": answer.get("replica"), "objects": objects})
+            print_json({"asked": answer["asked"], "replica": answer.get("replica"), "objects": objects})
         else:
             _print_objects(objects)
         return 0
@@ -150,7 +154,7 @@ def _print_objects(objects: Iterable[dict[str, Any]]) -> None:
         if len(waiters) < known["waiting"]:
             rows.append(("", "", "", "", f"... and {known['waiting'] - len(waiters)} more", ""))
     if rows:
-        _print_table(OBJECT_COLUMNS, rows)
+        print_table(OBJECT_COLUMNS, rows)
     else:
         print("no objects: all are in their initial state, and nobody uses one")
 
@@ -182,14 +186,14 @@ def _ask_all(settings: Settings) -> list[dict[str, Any]]:
 
     servers = tuple(resolve.each(settings.servers or (embedded.server_name(),)))
     with ThreadPoolExecutor(len(servers)) as pool:
-        answers = list(pool.map(lambda server: _ask_one(settings, server, "status"), servers))
+        answers = list(pool.map(lambda server: ask_one(settings, server, "status"), servers))
     return [
         {"address": server, "error": answer} if isinstance(answer, str) else {**answer, "asked": server}
         for server, answer in zip(servers, answers, strict=True)
     ]
 
 
-def _ask_one(settings: Settings, server: str, question: str, *about: object) -> Any:
+def ask_one(settings: Settings, server: str, question: str, *about: object) -> Any:
     """The answer, or as a string the reason why there is none."""
     from dthreading import asking, resolve  # noqa: PLC0415
     from dthreading.errors import DThreadingError  # noqa: PLC0415
@@ -206,7 +210,18 @@ def _ask_one(settings: Settings, server: str, question: str, *about: object) -> 
 # --- printing --------------------------------------------------------------------------------------------------------
 
 
-def _print_json(value: object) -> None:
+def say(text: str) -> None:
+    """The answer, on standard output."""
+    print(text)
+
+
+def complain(text: str) -> None:
+    """Anything else, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON document."""
     print(json.dumps(value, indent=2, default=_plain))
 
 
@@ -214,7 +229,7 @@ def _plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else repr(value)
 
 
-def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Columns as wide as they need; names and labels come from clients, so nothing in them may move the cursor."""
     table = [[column.upper() for column in columns], *([_harmless(cell) for cell in row] for row in rows)]
     widths = [max(len(row[at]) for row in table) for at in range(len(columns))]

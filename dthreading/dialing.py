@@ -185,6 +185,8 @@ class Dialer:
         match message:
             case wire.Leader(address=address):
                 self._route.leads(address)
+            case wire.Servers(addresses=addresses):
+                self._route.told(addresses)
             case wire.MoveOn(reason=reason):
                 link.broken = f"{link.name} sends its clients on: {reason}"
             case _ if session is not None:

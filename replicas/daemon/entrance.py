@@ -16,7 +16,7 @@ from replicas.daemon.joining import Joining
 from replicas.daemon.journal import log
 from replicas.daemon.peers import Introduction, Peers
 from replicas.daemon.petition import Petition
-from replicas.replica.acquaintance import Objection
+from replicas.replica.acquaintance import LATER, Objection
 from replicas.replica.admission import Admission
 from replicas.replica.formation import Phase
 from replicas.storage import StorageFailed
@@ -191,12 +191,14 @@ class Entrance(ABC):
 
     def refusal(self, introduction: Introduction) -> Objection | None:
         source, own = introduction.replica, self.replica
+        if not own:
+            return Objection(LATER, "this replica is being admitted")
         if introduction.to != own:
             reason = f"replica {source} means to reach replica {introduction.to}, and this is replica {own}"
         elif source == own:
             reason = f"it calls itself replica {own}, as this one does"
         elif self._formation is None and (self.core is None or not introduction.cluster):
-            reason = f"replica {source if self.core is not None else own} is in no group yet"
+            reason = f"replica {source if self.core is not None else own} is in no group"
         elif self.core is None or not introduction.cluster:
             return None
         elif introduction.cluster != (group := self.core.paxos.configuration.cluster):

@@ -22,7 +22,7 @@ from dthreading.wire.codec import Codec, decode, encode
 from dthreading.wire.messages import Challenge, Rejected, Role, Welcome
 from replicas.daemon.connections import Connection, Outgoing
 from replicas.daemon.journal import log
-from replicas.replica.acquaintance import REMOVED, Objection
+from replicas.replica.acquaintance import LATER, REMOVED, Objection
 from replicas.replica.formation import Census
 from replicas.replica.messages import PeerMessage, codec
 
@@ -151,7 +151,8 @@ class Peers:
     def _introduced(self, connection: Connection, introduction: Introduction) -> None:
         refusal = self.host.refusal(introduction)
         if refusal is not None:
-            self.complain(f"refused the link from {connection.peer_name}", refusal.reason)
+            if refusal.code != LATER:
+                self.complain(f"refused the link from {connection.peer_name}", refusal.reason)
             connection.send(encode(Rejected(*refusal)))
             connection.hang_up()
             return
@@ -332,5 +333,8 @@ class _Dialed(Connection):
         if isinstance(message, Rejected):
             if message.code == REMOVED:
                 self._dialer.peers.host.removed(message.reason)
+            if message.code == LATER:
+                self.hang_up()
+                return
             raise ProtocolError(f"it refused us: {message.reason}")
         raise ProtocolError(f"it sent {type(message).__name__} where it should not")

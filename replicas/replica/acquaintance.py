@@ -12,14 +12,17 @@ from typing import Final, NamedTuple
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 
-__all__ = ["REMOVED", "Acquaintance", "Objection", "removed"]
+__all__ = ["LATER", "REMOVED", "Acquaintance", "Objection", "removed"]
 
 REMOVED: Final = "removed"
 """The code of an objection after which a replica need not come again."""
 
+LATER: Final = "later"
+"""The code of one that passes by itself in a moment, and is worth no line in a log."""
+
 
 class Objection(NamedTuple):
-    """Why another replica is not listened to. `code` is `REMOVED`, or "wrong_group", which may pass."""
+    """Why another replica is not listened to. `code` is `REMOVED`, `LATER` or "wrong_group"."""
 
     code: str
     reason: str
@@ -99,7 +102,7 @@ class Acquaintance:
         if roster.has_left(replica):
             if self._paxos.chosen > self.ruling_since:
                 return Objection(REMOVED, removed(replica, group))
-            return Objection("wrong_group", f"replica {replica} is no member of the group {group} any more")
+            return Objection(LATER, f"replica {replica} is no member of the group {group} any more")
         return None
 
 

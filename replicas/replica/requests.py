@@ -269,6 +269,8 @@ class Requests:
             return self._unknown(target)
         if leader == wanted or (not wanted and former not in {0, leader}):
             return done(f"replica {leader} leads")
+        if len(self._paxos.configuration.members) == 1:
+            return refuse(f"replica {leader} is the only member, so nobody else can lead")
         successors = self._changing.successors(self._paxos.configuration.ids)
         if wanted not in successors and not (successors and not wanted):
             if self._changing.is_young(now_ms, YOUNG_MS):
