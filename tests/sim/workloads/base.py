@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all workloads share: the scene they play in, how long a thread thinks, and who believes to be inside of what.
 
-A check is about what a *user* could see: none looks into the replicas.
+A check is about what a *user* could see: none looks into the replicas. The log is judged in tests/sim/checkers.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Any
 
 from dthreading.session import calls
 from dthreading.session.core import ClientSession
 from dthreading.wire.messages import Lifetime
-from tests.sim.client import Outcome, SimulatedClient, Sleep, Thread
+from tests.sim.client import Ask, Outcome, SimulatedClient, Sleep, Thread
 from tests.sim.kernel import Kernel
 
 
@@ -22,17 +22,37 @@ def target(kind: str, name: str, *arguments: Any) -> calls.Target:
     return calls.Target("simulated", name, kind, arguments, Lifetime.NAMED)
 
 
+def lives(client: SimulatedClient, outcome: Outcome) -> bool:
+    """Whether the client may use what that outcome gave it: else a proxy would raise LockLost without a call."""
+    session = outcome.session
+    return session is not None and session is client.session and session.holds(client.now())
+
+
+def insist(*asks: Ask) -> Generator[Ask, Outcome, None]:
+    """One call after the other, each again until somebody has said that it happened."""
+    for ask in asks:
+        while (yield ask).how in {"lost", "interrupted"}:
+            pass
+
+
 class Scene:
     """What every workload of one world may use."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, *, whole: bool = True) -> None:
         self.kernel = kernel
         self.peace = False
+        self.whole = whole
+        """Whether peace will mend all: else a part of the threads never comes back, and nobody may count on them."""
         self._numbers = 0
 
     def busy(self) -> bool:
         """Whether new work is to be begun."""
         return not self.peace
+
+    def saw(self, what: str, times: int = 1) -> None:
+        """Something happened that should happen sometimes."""
+        if times:
+            self.kernel.seen[what] += times
 
     def thread_number(self) -> int:
         """What a thread calls itself; unlike all others."""
@@ -110,29 +130,47 @@ class Inside:
 
 
 class Resource:
-    """What a lock guards, as a user would build it: writes carry the fence, and stale ones are refused.
+    """What a lock guards, as a user would build it: reads and writes carry the fence, and stale ones are refused.
 
-    Its unfenced twin takes every write, and shows what would have been spoilt.
+    Its unfenced twin takes every write, and shows what would have been spoilt. Both count what their users did: each
+    reads the number, and writes one more.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, scene: Scene) -> None:
         self.name = name
         self.stale_refused = 0
         self.stale_accepted = 0
+        self.spoilt = 0
+        """How often somebody else's work was overwritten in the unfenced twin."""
+        self._scene = scene
         self._granted: set[int] = set()
-        self._fenced_last = 0
-        self._unfenced_last = 0
+        self._fence = 0
+        self._fenced = self._written = 0
+        self._unfenced = self._unfenced_fence = 0
 
     def granted(self, fence: int) -> None:
         """No two grants ever carry one fencing token."""
         assert fence not in self._granted, f"{self.name} was granted twice with fence {fence}"
         self._granted.add(fence)
 
-    def write(self, fence: int) -> None:
-        """A write that may reach the resource late."""
-        if fence < self._fenced_last:
+    def read(self, fence: int) -> tuple[int, int]:
+        """What the fenced one holds, and the other."""
+        self._fence = max(self._fence, fence)
+        return self._fenced, self._unfenced
+
+    def write(self, fence: int, read: tuple[int, int]) -> None:
+        """One more than was read; it may reach the resource late."""
+        if fence < self._fence:
             self.stale_refused += 1
-        self._fenced_last = max(self._fenced_last, fence)
-        if fence < self._unfenced_last:
+            self._scene.saw("resource: refused a stale write")
+        else:
+            self._written += 1
+            self._fenced = read[0] + 1
+            assert self._fenced == self._written, f"{self.name} has lost a write, though all carried their fences"
+        if fence < self._unfenced_fence:
             self.stale_accepted += 1
-        self._unfenced_last = fence
+            self._scene.saw("resource: its unfenced twin took a stale write")
+        if read[1] != self._unfenced:
+            self.spoilt += 1
+        self._unfenced_fence = fence
+        self._unfenced = read[1] + 1

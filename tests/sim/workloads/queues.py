@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from dthreading.session import calls
 from tests.sim.client import Ask, SimulatedClient, Sleep, Thread
-from tests.sim.workloads.base import Scene, Workload, target, thinks
+from tests.sim.workloads.base import Scene, Workload, lives, target, thinks
 
 CAPACITY = 5
 
@@ -41,6 +41,7 @@ class Goods(Workload):
 
     def _producer(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         """Puts items, and notes of which it does not know whether they are in."""
+        number = self.scene.thread_number()
         queue = target("Queue", f"goods {self.name}", CAPACITY, True)
         self._producers.add(client)
         while self.scene.busy():
@@ -48,7 +49,9 @@ class Goods(Workload):
             self._made += 1
             item = b"item %d" % self._made
             self.unknown.add(item)
-            outcome = yield Ask(queue, "put", (True, item), calls.PUT, luck.choice((None, 0.1)))
+            waits = luck.random() < 0.8
+            manner, patience = (calls.PUT, luck.choice((None, 0.1))) if waits else (calls.PUT_NOWAIT, None)
+            outcome = yield Ask(queue, "put", (waits, item, None, number), manner, patience)
             if outcome.how == "ok":
                 self.unknown.discard(item)
                 self.put.add(item)
@@ -59,21 +62,22 @@ class Goods(Workload):
 
     def _consumer(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         """Takes items and does them; goes on after the others have stopped until there are no more."""
+        number = self.scene.thread_number()
         queue = target("Queue", f"goods {self.name}", CAPACITY, True)
         while self.scene.busy() or not self.settled():
-            outcome = yield Ask(queue, "get", (True,), calls.GET, luck.choice((0.3, think_s)))
+            outcome = yield Ask(queue, "get", (True, number), calls.GET, luck.choice((0.3, think_s)))
             if outcome.how != "ok":
                 assert outcome.how == "interrupted" or outcome.value == "empty", outcome
                 continue
-            item, session = outcome.value, outcome.session
+            item = outcome.value
             self._take(item)
             # From here until task_done is applied the item comes again if this session ends.
             self.may_repeat[item] += 1
             yield Sleep(luck.choice((0.0, 0.01, 0.3)))
-            if session is not client.session or client.session.over:
+            if not lives(client, outcome):
                 continue
             self.perhaps_done.add(item)
-            done = yield Ask(queue, "task_done", (), calls.CHANGE)
+            done = yield Ask(queue, "task_done", (number,), calls.CHANGE)
             if done.how == "ok":
                 self.done.add(item)
                 self.may_repeat[item] -= 1
@@ -83,3 +87,4 @@ class Goods(Workload):
         assert item in self.put or item in self.unknown, f"{item!r} was never put"
         self.taken[item] += 1
         assert self.taken[item] <= 1 + self.may_repeat[item], f"{item!r} came out twice, and nobody was lost with it"
+        self.scene.saw("queue: redelivered", int(self.taken[item] > 1))

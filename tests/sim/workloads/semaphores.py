@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bounded semaphore of two: never three inside."""
+"""A bounded semaphore of two: never three inside. And a semaphore that counts things, which nobody gives back."""
 
 from __future__ import annotations
 
@@ -8,32 +8,83 @@ from collections.abc import Iterable
 
 from dthreading.session import calls
 from tests.sim.client import Ask, SimulatedClient, Sleep, Thread
-from tests.sim.workloads.base import Inside, Scene, Workload, target, thinks
+from tests.sim.workloads.base import Inside, Scene, Workload, insist, lives, target, thinks
 
 LIMIT = 2
+MANY = 1_000_000
+"""More than anybody can be waiting for: whoever still waits in the end is let go."""
 
 
 class SemaphoreUse(Workload):
     """Like a lock's, among as many as the semaphore lets in."""
 
+    kind = "BoundedSemaphore"
+
     def __init__(self, name: str, scene: Scene) -> None:
         super().__init__(name, scene)
-        self.inside = Inside(f"semaphore {name}", LIMIT)
+        self.inside = Inside(f"{self.kind} {name}", LIMIT)
 
     def threads(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Iterable[Thread]:
         yield self._user(client, luck, think_s)
 
     def _user(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         number = self.scene.thread_number()
-        semaphore = target("BoundedSemaphore", f"semaphore {self.name}", LIMIT)
+        semaphore = target(self.kind, f"{self.kind} {self.name}", LIMIT)
         me = object()
         while self.scene.busy():
             yield thinks(luck, think_s)
-            outcome = yield Ask(semaphore, "acquire", (True, number), calls.ACQUIRE, luck.choice((None, 0.05)))
+            way = luck.random()
+            if way < 0.1:
+                seen = yield Ask(semaphore, "value", (), calls.READ)
+                assert seen.how != "ok" or 0 <= seen.value <= LIMIT, seen
+            waits = way < 0.8
+            manner = calls.ACQUIRE if waits else calls.TRY_ACQUIRE
+            timeout = luck.choice((None, 0.05)) if waits else None
+            outcome = yield Ask(semaphore, "acquire", (waits, number), manner, timeout)
             if outcome.how != "ok" or outcome.value is not True:
                 continue
             self.inside.enter(me, client, outcome)
             yield Sleep(luck.choice((0.0, 0.02, 0.3)))
             self.inside.leave(me)
-            if outcome.session is client.session and not client.session.over:
+            if lives(client, outcome):
                 yield Ask(semaphore, "release", (1,), calls.CHANGE)
+
+
+class PermitUse(SemaphoreUse):
+    """The same with a Semaphore that has no bound: as long as nobody gives more than it took, it leaks nothing."""
+
+    kind = "Semaphore"
+
+
+class Tickets(Workload):
+    """Some make tickets, several at once, and others use them up: what a dead process used does not come back."""
+
+    def __init__(self, name: str, scene: Scene) -> None:
+        super().__init__(name, scene)
+        self.made = self.perhaps_made = self.used = 0
+
+    def threads(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Iterable[Thread]:
+        yield self._maker(client, luck, think_s)
+        yield self._user(client, luck, think_s)
+
+    def _maker(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
+        tickets = target("Semaphore", f"tickets {self.name}", 0)
+        while self.scene.busy():
+            yield thinks(luck, think_s)
+            n = luck.choice((1, 1, 2, 3))
+            self.perhaps_made += n
+            made = yield Ask(tickets, "release", (n,), calls.CHANGE)
+            self.made += n * (made.how == "ok")
+        self.perhaps_made = self.made = MANY
+        yield from insist(Ask(tickets, "release", (MANY,), calls.CHANGE))
+
+    def _user(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
+        number = self.scene.thread_number()
+        tickets = target("Semaphore", f"tickets {self.name}", 0)
+        while self.scene.busy():
+            yield thinks(luck, think_s)
+            patience = luck.choice((None, 0.5))
+            got = yield Ask(tickets, "acquire", (True, number), calls.ACQUIRE, patience)
+            self.used += got.how == "ok" and got.value is True
+            # Before any was made, a user's death gives back what it took; once some were, never again.
+            assert self.used <= self.perhaps_made, f"{self.used} tickets were used of {self.perhaps_made}"
