@@ -73,7 +73,7 @@ class World:
         """The replicas that mishaps may strike."""
         self.core = self.fair_game
         """Those that are whole in the end, unless their data is gone."""
-        self.scene = workloads.Scene(kernel)
+        self.scene = workloads.Scene(kernel, whole=not plan.core_only)
         self.workloads: dict[str, workloads.Workload] = {}
         self.clients: list[SimulatedClient] = []
         self.everyone: list[SimulatedClient] = []
