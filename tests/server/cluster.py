@@ -33,9 +33,12 @@ READY_S = 30.0
 class Node:
     """One replica: a data directory, an address that stays, and a process or none."""
 
-    def __init__(self, cluster: Cluster, number: int) -> None:
+    def __init__(self, cluster: Cluster, number: int, joins: str = "") -> None:
         self.cluster = cluster
         self.number = number
+        self.joins = joins
+        """The members that it asks to let it in; "" for one that the group is formed with."""
+        self.options: tuple[str, ...] = ()
         self.process: subprocess.Popen[str] | None = None
         self.ready_line = ""
         self.log = cluster.directory / f"replica-{number}.log"
@@ -52,9 +55,10 @@ class Node:
         assert not self.running
         listening = self.listening()
         arguments = [sys.executable, "-m", "replicas.cli", "--listen-fd", str(listening.fileno())]
-        arguments += ["--cluster", self.cluster.servers] if self.cluster.size > 1 else []
+        arguments += ["--cluster", self.cluster.servers] if self.cluster.size > 1 and not self.joins else []
+        arguments += ["--join", self.joins] if self.joins else []
         arguments += ["--memory"] if self.cluster.memory else ["--data-dir", str(self.data)]
-        arguments += ["--secret-file", str(self.cluster.secret_file), *self.cluster.options]
+        arguments += ["--secret-file", str(self.cluster.secret_file), *self.cluster.options, *self.options]
         with listening, self.log.open("a") as log:
             self.process = subprocess.Popen(
                 arguments,
@@ -129,6 +133,11 @@ class Node:
         """An operator's question to this replica alone."""
         with Raw(self.address, self.cluster.secret, Role.ADMIN, timeout_s) as raw:
             return raw.ask(question, *arguments)
+
+    @property
+    def id(self) -> int:
+        """What the group calls it; its number, unless it came later."""
+        return self.number if not self.joins else int(self.ask("status")["replica"])
 
     def release(self) -> None:
         """Give the address back."""
@@ -206,8 +215,8 @@ class Cluster:
 
     @property
     def servers(self) -> str:
-        """What DTHREADING_SERVERS and --cluster take."""
-        return ",".join(node.address for node in self.nodes)
+        """What DTHREADING_SERVERS and --cluster take: those that the group was formed with."""
+        return ",".join(node.address for node in self.nodes if not node.joins)
 
     @property
     def secret(self) -> bytes:
@@ -222,19 +231,44 @@ class Cluster:
         """The replica that leads, as most of the running ones see it; waits until there is one."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            views: list[int] = []
+            views: dict[int, Node] = {}
+            votes: list[int] = []
+            members = 1
             for node in self.nodes:
                 if node.running:
                     with contextlib.suppress(OSError, EOFError, Refused):
-                        views.append(node.ask("status", timeout_s=1.0).get("leader") or 0)
-            for number in set(views) - {0}:
-                node = self.nodes[number - 1]
-                if views.count(number) > self.size // 2 and node.running:
-                    return node
+                        status = node.ask("status", timeout_s=1.0)
+                        views[status["replica"]] = node
+                        votes.append(status.get("leader") or 0)
+                        members = len(status["servers"])
+            for number in set(votes) - {0}:
+                if votes.count(number) > members // 2 and number in views:
+                    return views[number]
             # Not for synchronisation: the question is asked again, and an answer is what ends the loop.
             time.sleep(0.02)
         logs = "\n".join(node.log_text()[-2000:] for node in self.nodes)
         raise TimeoutError(f"no leader after {timeout_s} s\n{logs}")
+
+    def newcomer(self, joins: str = "", *options: str) -> Node:
+        """Another replica, not started: it will ask those of `joins` (all that run now) to let it in."""
+        running = ",".join(node.address for node in self.nodes if node.running)
+        node = Node(self, len(self.nodes) + 1, joins or running)
+        node.options = options
+        self.nodes.append(node)
+        return node
+
+    def members(self, *arguments: str, servers: str = "", timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """`dthreading members ...`, asked of those that run."""
+        servers = servers or ",".join(node.address for node in self.nodes if node.running)
+        return subprocess.run(
+            [sys.executable, "-m", "dthreading.cli", "members", *arguments],
+            env=self.client_environment(DTHREADING_SERVERS=servers),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
 
     def until(self, condition: Callable[[], object], timeout_s: float = READY_S) -> None:
         """Ask again and again until it is so. An error of the connection counts as not yet."""

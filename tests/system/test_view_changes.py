@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The group changes its members under busy clients: no call fails, nobody holds twice, whoever is killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server.cluster import Cluster, Node
+from tests.system.programs import Program, Programs
+
+BUSY = """
+    import threading as local
+
+    lock = threading.Lock(name="lock")
+    permits = threading.Semaphore(2, name="permits")
+    items = queue.Queue(name=f"items {os.getpid()}")
+    ending = local.Event()
+    stalls, counts = [0.0, 0.0], [0, 0]
+
+    def timed(which, call):
+        before = time.monotonic()
+        call()
+        stalls[which] = max(stalls[which], time.monotonic() - before)
+        counts[which] += 1
+
+    def guarded():
+        with lock:
+            os.close(os.open("inside", os.O_CREAT | os.O_EXCL))  # fails when somebody else is inside
+            with open("history", "a") as history:
+                history.write(f"{lock.fence}\\n")
+            os.unlink("inside")
+
+    def passed():
+        with permits:
+            items.put(counts[1])
+        assert items.get() == counts[1]
+
+    def turn(which, what):
+        while not ending.is_set():
+            timed(which, what)
+
+    threads = [local.Thread(target=turn, args=(which, what)) for which, what in enumerate((guarded, passed))]
+    for thread in threads:
+        thread.start()
+    say("busy")
+    while told() == "how":
+        say(min(counts))
+    ending.set()
+    for thread in threads:
+        thread.join()
+    assert min(counts) > 0
+    say(max(stalls))
+"""
+
+STALL_S_MAX = 6.0
+"""For a machine that is out of breath. What is promised (2 s) is for one that has a core for it."""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with Cluster(1, directory=tmp_path / "cluster") as one:
+        yield one
+
+
+class Busy:
+    """Clients at work, who know the first replica only."""
+
+    def __init__(self, cluster: Cluster, folder: Path, count: int = 3) -> None:
+        self.cluster = cluster
+        self.folder = folder
+        self.programs = Programs(cluster.client_environment(DTHREADING_LEASE="10"), folder)
+        self.clients: list[Program] = [self.programs(BUSY, script="busy") for _ in range(count)]
+        for client in self.clients:
+            client.hears("busy")
+
+    def go_on(self, calls: int = 5) -> None:
+        """All of them get on, each with so many more calls of each kind."""
+        for client in self.clients:
+            client.tell("how")
+            goal = int(client.hears()) + calls
+            while True:
+                client.tell("how")
+                if int(client.hears()) >= goal:
+                    break
+
+    def end(self) -> float:
+        """They end well; the longest time that any call of theirs has taken. The history of the lock is one of fences
+        that only grow.
+        """
+        for client in self.clients:
+            client.tell("end")
+        stall = max(float(client.hears()) for client in self.clients)
+        for client in self.clients:
+            client.ends(complains=None)
+        fences = [int(line) for line in (self.folder / "history").read_text().split()]
+        assert fences == sorted(set(fences)), "a lock was granted twice, or out of order"
+        return stall
+
+    def close(self) -> None:
+        self.programs.close()
+
+
+@pytest.fixture
+def busy(cluster: Cluster, tmp_path: Path) -> Iterator[Busy]:
+    clients = Busy(cluster, tmp_path)
+    yield clients
+    clients.close()
+
+
+def newcomers(cluster: Cluster, count: int) -> list[Node]:
+    """So many, started and listening; whether they are members already is another question."""
+    nodes = [cluster.newcomer() for _ in range(count)]
+    for node in nodes:
+        node.start(wait=False)
+    return nodes
+
+
+def well(cluster: Cluster, *arguments: str) -> str:
+    """`dthreading members ...` does what it was told."""
+    result = cluster.members(*arguments)
+    assert result.returncode == 0, (
+        result.stdout
+        + result.stderr
+        + "\n".join(f"--- {node.number}\n{node.log_text()[-3000:]}" for node in cluster.nodes)
+    )
+    return result.stdout
+
+
+def members(cluster: Cluster) -> dict[int, str]:
+    """Ids and addresses, as the group has them."""
+    return {row["replica"]: row["address"] for row in json.loads(well(cluster, "list", "--json"))["members"]}
+
+
+def test_from_one_to_three_to_five_each_replaced_and_back_to_three(cluster: Cluster, busy: Busy) -> None:
+    """The machines under a group that is in use are all others in the end, and the clients have noticed nothing."""
+    first = cluster.nodes[0]
+    well(cluster, "add", *(node.address for node in newcomers(cluster, 2)))
+    assert len(members(cluster)) == 3
+    busy.go_on()
+    well(cluster, "add", *(node.address for node in newcomers(cluster, 2)))
+    five = members(cluster)
+    assert sorted(five) == [1, 2, 3, 4, 5]
+    busy.go_on()
+    old = list(cluster.nodes)
+    for number, node in enumerate(old):
+        (new,) = newcomers(cluster, 1)
+        if number % 2:
+            new.wait_ready()  # it has become a member by itself before anybody said whose place it takes
+        well(cluster, "replace", node.address, new.address)
+        assert node.wait() == 6, node.log_text()
+        busy.go_on()
+    now = members(cluster)
+    assert sorted(now) == [6, 7, 8, 9, 10]
+    assert not set(now.values()) & {node.address for node in old}
+    for _ in range(2):
+        leader = cluster.leader()
+        well(cluster, "remove", leader.address)
+        assert leader.wait() == 6
+        busy.go_on()
+    assert len(members(cluster)) == 3
+    assert not first.running
+    assert busy.end() < STALL_S_MAX
