@@ -38,7 +38,7 @@ WORLD_WALL_S: Final = 600
 MEMORY_BYTES: Final = 3 << 30
 """Address space. A world takes a tenth of it."""
 
-LOOK_ON: Final = 8
+LOOK_ON: Final = 3
 """After the first world that fails, how many more are tried for a cheaper one, when more than one is asked for."""
 
 
