@@ -19,7 +19,7 @@ from dthreading.wire import messages as wire
 from replicas.daemon import clients
 from replicas.paxos import messages as paxos
 from replicas.paxos.values import Ballot, Configuration, Entry, Member, encode_ballot, encode_configuration
-from replicas.replica.formation import Census, Phase
+from replicas.replica.formation import Census, Formation, Phase
 from replicas.replica.forwarding import Forwarding
 from replicas.replica.hosting import Hosting
 from replicas.replica.messages import Forward, SnapshotPart, SnapshotRequest
@@ -174,6 +174,9 @@ MALFORMED = {
     "a page that leads nowhere": paxos.Promise(BALLOT, 5, (), 0, (), 5),
     "a phase that is none": census(3, GOOD),
     "prepared for nothing": census(Phase.PREPARED, Configuration("", 0, (), b"")),
+    "prepared for two of the same incarnation": census(
+        Phase.PREPARED, GOOD._replace(members=tuple(member._replace(incarnation=b"1") for member in GOOD.members))
+    ),
     "prepared for the same member twice": census(Phase.PREPARED, GOOD._replace(members=GOOD.members[:1] * 2)),
     "an epoch beyond 63 bits": census(Phase.FORMED, GOOD._replace(epoch=2**64)),
     "a negative offset": SnapshotRequest(1, -1),
@@ -330,3 +333,24 @@ def test_the_deepest_item_that_is_sent_as_plain_values_comes_back() -> None:
     body = values.encode_item(item)
     assert body[:1] == values.PLAIN
     assert values.decode_item(body) == item
+
+
+# --- while a group is formed ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [b"1", b"2"])
+def test_no_group_is_formed_of_copies_of_one_directory(copied: bytes) -> None:
+    """An image with a formatted directory in it, started twice: such a group ran until its first restart, and never
+    again, since a directory no longer knew which of the members it is.
+    """
+    forming = Formation(
+        addresses=("a", "b", "c"), replica=1, incarnation=b"1", formation=None, cluster="c", settings=b"", now_ms=0
+    )
+    for source, incarnation in ((2, b"2"), (3, copied)):
+        forming.step(source, Census(Phase.EMPTY, ("a", "b", "c"), incarnation, Configuration("", 0, (), b"")))
+    output = forming.take()
+    assert forming.phase is Phase.EMPTY
+    assert output.persist is None
+    assert "copy" in str(output.notice)
+    forming.step(3, Census(Phase.EMPTY, ("a", "b", "c"), b"3", Configuration("", 0, (), b"")))
+    assert forming.phase is Phase.PREPARED, "mended by clearing one of them"
