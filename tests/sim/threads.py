@@ -68,9 +68,12 @@ class Running:
     def interruptible(self) -> bool:
         """Whether it is in the middle of a call after whose interruption the user can know how things stand.
 
-        Whether an interrupted `Semaphore.release`, say, has happened cannot be told, so nothing follows of it.
+        Whether an interrupted `Semaphore.release`, say, has happened cannot be told, so nothing follows of it. An
+        RLock's can, by its depth, which is known to the proxy and not here.
         """
-        if self.ask is None or self.interrupted or (self.call is None and self.answered is None):
+        ask = self.ask
+        if ask is None or self.interrupted or self.released or (self.call is None and self.answered is None):
             return False
-        manner = self.ask.manner
-        return manner.parks or manner.hands_out or manner is READ or manner is RELEASE
+        if ask.manner is RELEASE:
+            return ask.operation != "release" or ask.target.kind == "Lock"
+        return ask.manner.parks or ask.manner.hands_out or ask.manner is READ
