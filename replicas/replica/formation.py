@@ -185,7 +185,12 @@ class Formation:
                     " the same list."
                 )
                 return
-        if self.replica == 1:
+        if len({self._incarnation, *(census.incarnation for census in self._heard.values())}) <= len(others):
+            self._notice(
+                "Two replicas were started with copies of one data directory: clear all but one of them, and start"
+                " those replicas again."
+            )
+        elif self.replica == 1:
             self._move(Phase.PREPARED, self._draw_up())
 
     def _draw_up(self) -> Configuration:

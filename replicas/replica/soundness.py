@@ -67,8 +67,10 @@ def _entry(kind: int, value: bytes) -> str | None:
 
 
 def _configuration(configuration: Configuration) -> str | None:
+    count = len(configuration.members)
     ids = set(configuration.ids)
-    return None if ids and len(ids) == len(configuration.members) and min(ids) > 0 else "members that are no group"
+    incarnations = {member.incarnation for member in configuration.members}
+    return None if len(ids) == len(incarnations) == count > 0 < min(ids) else "members that are no group"
 
 
 def _census(message: Census) -> str | None:

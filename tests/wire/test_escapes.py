@@ -351,6 +351,6 @@ def test_no_group_is_formed_of_copies_of_one_directory(copied: bytes) -> None:
     output = forming.take()
     assert forming.phase is Phase.EMPTY
     assert output.persist is None
-    assert "copy" in str(output.notice)
+    assert "copies of one" in str(output.notice)
     forming.step(3, Census(Phase.EMPTY, ("a", "b", "c"), b"3", Configuration("", 0, (), b"")))
     assert forming.phase is Phase.PREPARED, "mended by clearing one of them"
