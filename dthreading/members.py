@@ -21,7 +21,7 @@ __all__ = ["add_parser"]
 AGAIN_S: Final = 0.1
 """Between two questions while the group is about it."""
 
-STARTING_S: Final = 3.0
+STARTING_S: Final = 5.0
 """How long a newcomer may take to listen: its process was started a moment ago, perhaps by the same script."""
 
 UNANSWERED_S: Final = 15.0

@@ -267,7 +267,8 @@ class _Service:
         assert daemon is not None
         where = "in memory only" if options.memory else f"durable in {options.data_dir}"
         of = len(options.cluster) if daemon.core is None else len(daemon.core.servers)
-        line = f"dthreading-server ready: replica {daemon.replica} of {of} at {options.listen}, {where}"
+        who = f"replica {daemon.replica}{' of' if daemon.replica <= of else ', one of'} {of}"
+        line = f"dthreading-server ready: {who} at {options.listen}, {where}"
         # Whoever started us may have gone away since; that is no reason to stop.
         with contextlib.suppress(OSError):
             print(line, flush=True)  # noqa: T201 - the one line that the process owes its starter

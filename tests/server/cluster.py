@@ -252,7 +252,7 @@ class Cluster:
     def newcomer(self, joins: str = "", *options: str) -> Node:
         """Another replica, not started: it will ask those of `joins` (all that run now) to let it in."""
         running = ",".join(node.address for node in self.nodes if node.running)
-        node = Node(self, len(self.nodes) + 1, joins or running)
+        node = Node(self, max(node.number for node in self.nodes) + 1, joins or running)
         node.options = options
         self.nodes.append(node)
         return node

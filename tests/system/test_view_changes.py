@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.server.cluster import Cluster, Node
+from tests.server.cluster import ROOT, Cluster, Node
 from tests.system.programs import Program, Programs
 
 BUSY = """
@@ -40,7 +42,7 @@ BUSY = """
         assert items.get() == counts[1]
 
     def turn(which, what):
-        while not ending.is_set():
+        while not ending.wait(0.004):  # a pace at which the machine has room for replicas, too
             timed(which, what)
 
     threads = [local.Thread(target=turn, args=(which, what)) for which, what in enumerate((guarded, passed))]
@@ -116,6 +118,8 @@ def newcomers(cluster: Cluster, count: int) -> list[Node]:
     nodes = [cluster.newcomer() for _ in range(count)]
     for node in nodes:
         node.start(wait=False)
+    for node in nodes:
+        cluster.until(lambda node=node: node.ask("status"))
     return nodes
 
 
@@ -164,3 +168,97 @@ def test_from_one_to_three_to_five_each_replaced_and_back_to_three(cluster: Clus
     assert len(members(cluster)) == 3
     assert not first.running
     assert busy.end() < STALL_S_MAX
+
+
+class Command:
+    """`dthreading members ...` that runs while other things happen."""
+
+    def __init__(self, cluster: Cluster, *arguments: str) -> None:
+        servers = ",".join(node.address for node in cluster.nodes if node.running)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dthreading.cli", "members", *arguments],
+            env=cluster.client_environment(DTHREADING_SERVERS=servers),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def begins(self) -> str:
+        """It waits for something now: the sentence; "" when it was done before it had to wait."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline()
+
+    def ends(self) -> None:
+        """It ends well."""
+        said, complaints = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, said + complaints
+
+
+def killed(node: Node) -> None:
+    """It dies without a word, and its supervisor starts it again."""
+    node.kill()
+    node.start(wait=False)
+
+
+def test_whoever_is_killed_in_the_middle_the_change_goes_on(cluster: Cluster, busy: Busy) -> None:
+    """A newcomer while it is let in, the leader while it lets others in, the leader while its place is taken."""
+    one = cluster.nodes[0]
+    two, three = newcomers(cluster, 2)
+    growing = Command(cluster, "add", two.address, three.address)
+    growing.begins()
+    killed(two)
+    growing.ends()
+    busy.go_on()
+
+    four, five = newcomers(cluster, 2)
+    growing = Command(cluster, "add", four.address, five.address)
+    growing.begins()
+    killed(cluster.leader())
+    growing.ends()
+    busy.go_on()
+    assert sorted(members(cluster)) == [1, 2, 3, 4, 5]
+
+    for victims in ("leader", "newcomer", "replaced"):
+        old = cluster.leader() if victims != "newcomer" else next(iter(cluster.nodes))
+        (new,) = newcomers(cluster, 1)
+        replacing = Command(cluster, "replace", old.address, new.address)
+        replacing.begins()
+        victim = {"leader": cluster.leader(), "newcomer": new, "replaced": old}[victims]
+        if victim.running:
+            killed(victim)
+        replacing.ends()
+        busy.go_on()
+        assert old.wait() == 6, old.log_text()
+        cluster.nodes.remove(old)
+        old.release()
+    assert len(members(cluster)) == 5
+    assert one not in cluster.nodes
+
+    while len(members(cluster)) > 3:
+        leader = cluster.leader()
+        shrinking = Command(cluster, "remove", leader.address)
+        shrinking.begins()
+        if leader.running:
+            killed(leader)
+        shrinking.ends()
+        busy.go_on()
+        assert leader.wait() == 6, leader.log_text()
+        cluster.nodes.remove(leader)
+        leader.release()
+    assert busy.end() < STALL_S_MAX
+
+
+def test_an_interrupted_command_is_given_again_and_one_member_comes_out(cluster: Cluster) -> None:
+    """Ctrl-C ends the waiting, not the change."""
+    (two,) = newcomers(cluster, 1)
+    for _ in range(3):
+        command = Command(cluster, "add", two.address)
+        if command.begins():
+            command.process.terminate()
+        command.process.communicate(timeout=30)
+    assert two.address in well(cluster, "add", two.address)
+    two.wait_ready()
+    killed(two)
+    well(cluster, "add", two.address)
+    assert members(cluster) == {1: cluster.nodes[0].address, 2: two.address}
