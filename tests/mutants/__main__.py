@@ -33,10 +33,28 @@ def chosen(bugs: dict[str, Bug], names: Sequence[str]) -> list[Bug]:
 
 def row(found: Found) -> str:
     """One line of the table."""
-    bug, (tried, world), cpu_s = found
+    bug, (tried, world), cpu_s, trouble = found
+    start = f"{bug.name:40} {bug.area:9}"
+    if trouble:
+        return f"{start} unfit   {trouble}"
     if world is None:
-        return f"{bug.name:40} {bug.area:9} escapes {tried:4} {'':14} {cpu_s:7.1f} s"
-    return f"{bug.name:40} {bug.area:9} caught  {tried:4} {world.name:14} {cpu_s:7.1f} s  {world.check}"
+        return f"{start} escapes {tried:4} {'':14} {cpu_s:7.1f} s"
+    return f"{start} caught  {tried:4} {world.name:14} {cpu_s:7.1f} s  {world.check}"
+
+
+def report(found: list[Found]) -> bool:
+    """The table, and what it comes to; whether all bugs are caught."""
+    print(f"{'bug':40} {'area':9} worlds until {'':13} processor  check")
+    print(*map(row, found), sep="\n")
+    unfit = [one for one in found if one.trouble]
+    escaped = [one for one in found if one.recorded.world is None and not one.trouble]
+    before = sum(one.bug.before_first_run for one in found)
+    caught = len(found) - len(unfit) - len(escaped)
+    print(f"\n{len(found)} bugs, {before} of them written before the first run: {caught} caught, {len(escaped)} escape")
+    print(*[f"    {one.bug.name}: {one.bug.wrong}" for one in escaped], sep="\n")
+    if unfit:
+        print(f"{len(unfit)} must be written anew:", *[one.bug.name for one in unfit])
+    return caught == len(found)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,21 +77,12 @@ def main(argv: list[str] | None = None) -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         searches = [pool.submit(search, bug, seeds, only=options.only, compare=options.record) for bug in bugs]
         for one in as_completed(searches):
-            found[one.result().bug.name] = one.result()
-            print(row(one.result()), file=sys.stderr, flush=True)
-            if options.record:
-                kept = records.read()
-                kept[one.result().bug.name] = one.result().recorded
-                records.write(kept)
-    escaped = [bug.name for bug in bugs if found[bug.name].recorded.world is None]
-    before = sum(bug.before_first_run for bug in bugs)
-    print(f"{'bug':40} {'area':9} worlds until {'':13} processor  check")
-    print(*[row(found[bug.name]) for bug in bugs], sep="\n")
-    print(
-        f"\n{len(bugs)} bugs, {before} of them written before the first run; {len(escaped)} escape{':' * bool(escaped)}"
-    )
-    print(*[f"    {name}: {found[name].bug.wrong}" for name in escaped], sep="\n")
-    return 1 if escaped else 0
+            ended = one.result()
+            found[ended.bug.name] = ended
+            print(row(ended), file=sys.stderr, flush=True)
+            if options.record and not ended.trouble:
+                records.write(records.read() | {ended.bug.name: ended.recorded})
+    return 0 if report([found[bug.name] for bug in bugs]) else 1
 
 
 if __name__ == "__main__":

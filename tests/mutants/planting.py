@@ -11,8 +11,12 @@ import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import CodeType, ModuleType
+from typing import Final
 
 from tests.mutants.catalogue import ROOT, Bug, module_of
+
+PLANTED: Final = " with the bug "
+"""In the file names of changed modules, for tracebacks."""
 
 
 class Planter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -27,7 +31,7 @@ class Planter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module = module_of(file)
             assert module not in sys.modules, f"{module} is imported already, without its bug"
             self._files[module] = str(ROOT / file)
-            self._code[module] = compile(source, f"{file} with {bug.name}", "exec")
+            self._code[module] = compile(source, f"{file}{PLANTED}{bug.name}", "exec")
             self.unplanted.add(module)
 
     def find_spec(

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from tests.mutants.catalogue import ROOT, Bug
 from tests.mutants.records import Recorded, World
-from tests.mutants.trial import NO_BUG
+from tests.mutants.trial import BROKEN, NO_BUG
 
 CATCHES: Final = 2
 """Failing worlds that are compared, so that the one that is recorded is cheap to run again."""
@@ -24,6 +24,8 @@ class Found(NamedTuple):
     bug: Bug
     recorded: Recorded
     cpu_s: float
+    trouble: str = ""
+    """Why nothing can be said of it: the bug does not fit the product any more, or its trial could not begin."""
 
 
 def trial(bug: str, worlds: Sequence[str], catches: int = 1) -> list[World]:
@@ -49,10 +51,15 @@ def search(bug: Bug, seeds: range, *, only: str | None = None, compare: bool) ->
     """
     cpu_s, tried = 0.0, 0
     for simulation in bug.simulations if only is None else (only,):
-        worlds = [f"{simulation}:{seed}" for seed in seeds]
-        ran = trial(bug.name, worlds, CATCHES if compare else 1)
+        try:
+            ran = trial(bug.name, [f"{simulation}:{seed}" for seed in seeds], CATCHES if compare else 1)
+        except RuntimeError as error:
+            return Found(bug, Recorded(tried, None), cpu_s, str(error).strip().splitlines()[-1])
         cpu_s += sum(world.cpu_s for world in ran)
         caught = [world for world in ran if world.check is not None]
+        broken = [world.check for world in caught if world.check is not None and world.check.startswith(BROKEN)]
+        if broken:
+            return Found(bug, Recorded(tried, None), cpu_s, broken[0])
         if caught:
             tried += ran.index(caught[0]) + 1
             return Found(bug, Recorded(tried, min(caught, key=lambda world: world.cpu_s)), cpu_s)

@@ -8,12 +8,15 @@ CI runs one recorded world a bug, which takes less than a second; `make mutants`
 from __future__ import annotations
 
 import subprocess
+from typing import Any
 
 import pytest
 
-from tests.mutants import records, searching
+from replicas.paxos.values import Ballot, Entry
+from tests.mutants import records, searching, trial
 from tests.mutants.catalogue import ROOT, Bug, DoesNotApplyError, Edit, load
-from tests.mutants.trial import NO_BUG, SIMULATIONS
+from tests.mutants.planting import PLANTED
+from tests.mutants.trial import BROKEN, NO_BUG, SIMULATIONS
 
 BUGS = load()
 RECORDED = records.read()
@@ -51,6 +54,7 @@ def test_a_recorded_world_catches_its_bug(name: str) -> None:
     """Deterministic: the same seed, the same world, the same end."""
     (ran,) = searching.trial(name, [CAUGHT[name].name])
     assert ran.check is not None, f"{CAUGHT[name].name} does not catch {name} any more; {SEARCH_AGAIN}{name}"
+    assert not ran.check.startswith(BROKEN), f"{name} must be written anew: {ran.check}"
 
 
 def test_the_recorded_worlds_pass_without_their_bugs() -> None:
@@ -85,6 +89,22 @@ def test_a_trial_that_cannot_begin_catches_nothing() -> None:
     """A simulator that cannot be imported, or a name that is not known, is no bug that was caught."""
     with pytest.raises(RuntimeError, match="could not begin"):
         searching.trial("no such bug", ["group:0"])
+
+
+def test_a_bug_that_names_what_is_not_there_is_no_bug() -> None:
+    """It would be caught by any world, and prove nothing: the product has changed under it, at the other end."""
+    edit = Edit(
+        "replicas/paxos/log.py",
+        "self.last = slot\n            return",
+        "self.last = slot_of(entry)\n            return",
+    )
+    bug = Bug("strange", "paxos", "It is.", "here", before_first_run=False, edits=(edit,))
+    code = compile(bug.sources()[edit.file], f"{edit.file}{PLANTED}{bug.name}", "exec")
+    names: dict[str, Any] = {"__name__": "replicas.paxos.strange"}
+    exec(code, names)
+    with pytest.raises(NameError) as failure:
+        names["Log"](0, 0, [Entry(1, Ballot(1, 1), 1, b"")])
+    assert trial._said(failure.value).startswith(BROKEN)
 
 
 def test_a_world_that_ends_its_process_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, Final
 
 from tests.mutants.catalogue import ROOT, load
-from tests.mutants.planting import plant
+from tests.mutants.planting import PLANTED, plant
 
 NO_BUG: Final = "-"
 
@@ -40,6 +40,10 @@ MEMORY_BYTES: Final = 3 << 30
 
 LOOK_ON: Final = 3
 """After the first world that fails, how many more are tried for a cheaper one, when more than one is asked for."""
+
+
+BROKEN: Final = "the bug itself is broken: "
+"""So begins the check of a world that failed because a bug names what the product does not know (any more)."""
 
 
 class RunawayError(BaseException):
@@ -69,15 +73,18 @@ def _said(error: BaseException) -> str:
         return f"it runs away: more than {WORLD_CPU_S} s of processor or {MEMORY_BYTES >> 30} GB for one world"
     while error.__cause__ is not None:
         error = error.__cause__
-    where = "?"
+    where, innermost = "?", ""
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        file = code.co_filename.split(" with ")[0].removeprefix(f"{ROOT}{os.sep}")
+        innermost = code.co_filename
+        file = innermost.split(PLANTED)[0].removeprefix(f"{ROOT}{os.sep}")
         if file.startswith(("tests/", "replicas/", "dthreading/")):
             where = f"{file}:{code.co_name}"
         trace = trace.tb_next
     line = (str(error) or "assert").splitlines()[0]
+    if isinstance(error, NameError | AttributeError) and PLANTED in innermost:
+        return f"{BROKEN}{type(error).__name__}: {line[:120]} [{where}]"
     kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
     return f"{kind}{line[:120]} [{where}]"
 
