@@ -354,3 +354,25 @@ def test_no_group_is_formed_of_copies_of_one_directory(copied: bytes) -> None:
     assert "copies of one" in str(output.notice)
     forming.step(3, Census(Phase.EMPTY, ("a", "b", "c"), b"3", Configuration("", 0, (), b"")))
     assert forming.phase is Phase.PREPARED, "mended by clearing one of them"
+
+
+# --- at the door ----------------------------------------------------------------------------------------------------
+
+
+def test_an_operator_who_leaves_is_forgotten() -> None:
+    """Each one that deleted something stayed in the replica's tables for ever."""
+    import asyncio
+    import random
+
+    from tests.wire.fuzz_doors import _Guest, _House
+
+    async def story() -> tuple[int, ...]:
+        house = _House()
+        operator = _Guest(house, random.Random(1), wire.Role.ADMIN)
+        await operator.shake_hands()
+        operator.say(codec.encode(wire.Query(1, "delete", ("n", "x"))))
+        assert wire.Answer(1, False) in await operator.hear()
+        operator.leave()
+        return house.replica._hosting.connections
+
+    assert asyncio.run(story()) == ()
