@@ -144,7 +144,7 @@ class Clients:
     def gone(self, connection: _Accepted) -> None:
         self._all.discard(connection)
         self._strangers.pop(connection, None)
-        if self._clients.pop(connection.number, None) is not None and connection.role is Role.CLIENT:
+        if self._clients.pop(connection.number, None) is not None:  # operators, too: a replica may have noted one
             self.host.client_gone(connection.number)
 
     def authenticated(self, connection: _Accepted) -> None:
