@@ -17,6 +17,7 @@ from dthreading.wire.messages import Reply, Status
 from replicas.machine import commands
 from replicas.machine.core import Effects, Machine
 from replicas.paxos.values import Ballot, Entry, EntryKind
+from tests.sim.checkers.blackbox import BlackBox
 from tests.sim.checkers.reference import Reference, Said, has_pledge
 from tests.sim.checkers.told import Told
 from tests.sim.kernel import Kernel
@@ -46,6 +47,7 @@ class Watch:
         self.kernel = kernel
         self.reference = Reference()
         self.told = Told(kernel, self.reference)
+        self.black_box = BlackBox(kernel)
         self.log: list[Mark] = []
         self.clients: list[SimulatedClient] = []
         self.promises: dict[int, Ballot] = {}
@@ -142,10 +144,12 @@ class Watch:
     def _judge_leases(self) -> None:
         """What clients believe to hold is theirs; whoever's session has ended knows that it has."""
         reference = self.reference
-        if reference.ended:
+        for ended in reference.ended:
+            self.black_box.ended(ended)
+        if reference.expired:
             for client in self.clients:
                 session = client.session
-                if client.alive and session.id in reference.ended and reference.expired:
+                if client.alive and session.id in reference.ended:
                     assert not session.holds(client.now()), (
                         f"session {session.id} of {client.name} has expired, and its client believes in it"
                     )
@@ -163,6 +167,7 @@ class Watch:
                 nobody_waits_for_what_is_free(machine)
                 self._same_views(machine)
         self.told.finish()
+        self.black_box.finish()
 
     def _same_views(self, machine: Machine) -> None:
         objects = machine.registry.objects

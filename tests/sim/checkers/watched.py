@@ -49,17 +49,23 @@ class WatchedClient(SimulatedClient):
     def __init__(self, watch: Watch, *arguments: Any, **named: Any) -> None:
         self._watch = watch
         self._since: dict[int, int] = {}
+        self._numbers: dict[Any, int] = {}
+        """Its threads, as the black box calls them."""
         super().__init__(*arguments, **named)
         watch.clients.append(self)
 
     def _begin(self, running: Any) -> None:
         self._since[id(running)] = self._watch.told.asks(self, running.ask)
         super()._begin(running)
+        thread = str(self._numbers.setdefault(running, len(self._numbers)))
+        self._watch.black_box.asks(self, thread, running.ask, running.call)
 
     def _settled(self, running: Any, call: PendingCall) -> None:
         self._watch.told.hears(self, running.ask, call, self._since[id(running)])
+        self._watch.black_box.hears(running.ask, call)
         super()._settled(running, call)
 
     def _abandon(self, running: Any, call: PendingCall) -> None:
         self._watch.told.abandons(running.ask, call)
+        self._watch.black_box.abandons(running.ask, call)
         super()._abandon(running, call)

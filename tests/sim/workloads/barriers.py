@@ -25,6 +25,7 @@ class Gathering(Workload):
     def threads(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Iterable[Thread]:
         for _ in range(2):
             yield self._party(client, luck, think_s)
+        yield self._closer(client)
 
     def gone(self, client: SimulatedClient) -> None:
         if self.acting is not None and self.acting[0] is client:
@@ -53,6 +54,13 @@ class Gathering(Workload):
                 yield Ask(barrier, "abort", (), CHANGE_IN_TURN, None)
             elif luck.random() < 0.2:
                 yield Ask(barrier, "state", (), calls.READ)
+        yield from insist(Ask(barrier, "abort", (), CHANGE_IN_TURN))
+
+    def _closer(self, client: SimulatedClient) -> Thread:
+        """Or two parties, who are all there are in a small world, would wait for a third."""
+        barrier = target("Barrier", f"barrier {self.name}", PARTIES)
+        while self.scene.busy():
+            yield Sleep(1.0)
         yield from insist(Ask(barrier, "abort", (), CHANGE_IN_TURN))
 
     def _act(self, client: SimulatedClient, barrier: calls.Target, outcome: object, luck: random.Random) -> Thread:
