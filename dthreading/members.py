@@ -7,6 +7,8 @@ So it may be interrupted and given again, and what was begun goes on meanwhile. 
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +28,9 @@ STARTING_S: Final = 5.0
 
 UNANSWERED_S: Final = 15.0
 """How long no replica may answer before the command gives up: several elections, and every address tried."""
+
+LOOKING_S: Final = 3.0
+"""The same where nothing is changed: long enough for an election."""
 
 COLUMNS: Final = ("replica", "address", "role", "state")
 
@@ -160,7 +165,8 @@ class _Group:
             _Unanswered: nobody answers.
 
         """
-        deadline = time.monotonic() + UNANSWERED_S
+        patience_s = UNANSWERED_S if self._patient else LOOKING_S
+        deadline = time.monotonic() + patience_s
         why = ""
         while True:
             for server in list(self._servers):
@@ -177,7 +183,7 @@ class _Group:
                 if answer.get("done") or once:
                     return answer
                 self._say(answer["say"])
-                deadline = time.monotonic() + UNANSWERED_S
+                deadline = time.monotonic() + patience_s
                 break
             if time.monotonic() > deadline:
                 raise _Unanswered(f"no replica could answer for the group ({why}); `dthreading status` says more")
@@ -193,7 +199,8 @@ class _Group:
         if ":" not in address or not (address.startswith("unix:") or address.rpartition(":")[2].isdecimal()):
             raise _Refused(f"{address!r} is not an address: write host:port, as the newcomer's --listen has it")
         deadline = time.monotonic() + STARTING_S
-        while isinstance(about := self._ask_one(address, "status"), str) and time.monotonic() < deadline:
+        nobody = (os.strerror(errno.ECONNREFUSED), os.strerror(errno.ENOENT))
+        while (about := self._ask_one(address, "status")) in nobody and time.monotonic() < deadline:
             self._say(f"nobody answers at {address} yet ({about})")
             time.sleep(AGAIN_S)
         if isinstance(about, str):

@@ -122,7 +122,7 @@ class Petition:
     def _heard(self, answer: dict[str, Any], server: Address) -> bool:
         """Whether that was the last word."""
         if answer.get("refused"):
-            self._host.unwelcome(ExitCode.REMOVED, str(answer.get("say")))
+            self._host.unwelcome(ExitCode.REMOVED if answer.get("removed") else ExitCode.REFUSED, str(answer["say"]))
             return True
         for text in answer.get("servers", ()):
             address = Address.parse(text)
@@ -160,11 +160,12 @@ class Petition:
                 " (dthreading-server without --join), or give the address of a replica that is in one"
             )
         if self._cluster and welcome.cluster != self._cluster:
-            self._host.unwelcome(
-                ExitCode.REFUSED,
+            sentence = (
                 f"{self._directory} belongs to the group {self._cluster}, and --join {server} leads to the group"
-                f" {welcome.cluster}: give an empty --data-dir to join that one",
+                f" {welcome.cluster}: give an empty --data-dir to join that one"
             )
+            self._host.unwelcome(ExitCode.REFUSED, sentence)
+            raise _Trouble(sentence)
         return Query(1, "members.join", self._question)
 
     def _say(self, sentence: str) -> None:

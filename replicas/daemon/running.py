@@ -304,7 +304,7 @@ class _Service:
         if len(configuration.members) == 1 and configuration.ids == (paxos.replica,):
             # Alone, it may have been moved: nobody else has to find it where it was.
             paxos.configuration = _moved(configuration, here)
-        elif known != here:
+        elif known != here and not self._options.join:  # which asks, and hears what is wrong
             raise BadOptions(
                 f"{self._options.data_dir} is that of replica {paxos.replica} at {known}, but this one was started at"
                 f" {here}: the others look for it there; to move it, replace it by a new one"

@@ -139,6 +139,11 @@ class Requests:
         known |= {member.id: member.address for member in self._paxos.configuration.members}
         return next((replica for replica, address in reversed(known.items()) if address == target), None)
 
+    def _address_of(self, replica: int) -> str:
+        newcomers = {newcomer.id: newcomer.address for newcomer in self._roster.newcomers.values()}
+        members = {member.id: member.address for member in self._paxos.configuration.members}
+        return {**newcomers, **members}.get(replica, "")
+
     def _unknown(self, target: str) -> Answer:
         return refuse(f"there is no replica {target} in this group: its members are {self._members()}")
 
@@ -188,8 +193,14 @@ class Requests:
     def _join(self, address: str, incarnation: bytes, replaces: str, replica: int) -> Answer:
         """A newcomer asks by itself; or one that was here before, with its id, asks where the others are."""
         if self._roster.has_left(replica):
-            return refuse(removed(replica, self._paxos.configuration.cluster))
+            return {**refuse(removed(replica, self._paxos.configuration.cluster)), "removed": True}
         known = self._roster.find(incarnation)
+        place_known = self._address_of(known)
+        if place_known not in {"", address}:
+            return refuse(
+                f"this is replica {known}, which the others look for at {place_known}, and it was started at {address}:"
+                " to move it, let a newcomer on an empty data directory take its place"
+            )
         place = self._find(replaces) if replaces else 0
         if place is None:
             return wait(self._unknown(replaces)["say"] + " (--replace)")

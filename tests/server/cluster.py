@@ -41,6 +41,8 @@ class Node:
         self.options: tuple[str, ...] = ()
         self.process: subprocess.Popen[str] | None = None
         self.ready_line = ""
+        self.id_known = 0 if joins else number
+        """What the group calls it; for one that came later, once it was asked for its status."""
         self.log = cluster.directory / f"replica-{number}.log"
         self.data = cluster.directory / f"replica-{number}"
         self._reservation = _bound(0)
@@ -132,12 +134,10 @@ class Node:
     def ask(self, question: str, *arguments: object, timeout_s: float = 5.0) -> Any:
         """An operator's question to this replica alone."""
         with Raw(self.address, self.cluster.secret, Role.ADMIN, timeout_s) as raw:
-            return raw.ask(question, *arguments)
-
-    @property
-    def id(self) -> int:
-        """What the group calls it; its number, unless it came later."""
-        return self.number if not self.joins else int(self.ask("status")["replica"])
+            answer = raw.ask(question, *arguments)
+        if question == "status":
+            self.id_known = answer["replica"]
+        return answer
 
     def release(self) -> None:
         """Give the address back."""
