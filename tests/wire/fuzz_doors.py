@@ -135,7 +135,7 @@ class _Guest:
 
     def say(self, body: bytes) -> None:
         self.frames += 1
-        self.send(frame(body))
+        self.send(frame(body or b"\0"))
 
     async def hear(self) -> list[Any]:
         self.house.turn()
@@ -166,7 +166,7 @@ class _Guest:
                 question = luck.choice(("status", "locks", "sessions", "delete", "members", "", "x"))
                 self.say(codec.encode(wire.Query(words.integer(luck), question, words.plain(luck, 1) and ("a", "b"))))
             case _:
-                self.say(words.body(luck, dict(codec.TAGS)) or b"\0")
+                self.say(words.body(luck, dict(codec.TAGS)))
 
     def leave(self) -> None:
         self.connection.connection_lost(None)
