@@ -28,7 +28,14 @@ from replicas.replica.output import (
     SnapshotWork,
 )
 from replicas.replica.snapshots import Cutting
-from replicas.storage import SnapshotDamaged, SnapshotHeader, SnapshotWriter, Storage, StorageRefused
+from replicas.storage import (
+    SnapshotDamaged,
+    SnapshotHeader,
+    SnapshotWriter,
+    Storage,
+    StorageFailed,
+    StorageRefused,
+)
 from tests.sim.disk import PowerCut, SimulatedDisk
 from tests.sim.forming import Forming, formation_of, formed_record
 from tests.sim.host import Gone
@@ -199,7 +206,7 @@ class GroupProgram:
             self._seen[f"crash: in the middle of {self._place}"] += 1
         elif self._pending and self._storage is not None and self._luck.random() < 0.7:
             self.disk.cut_power_after = self._luck.randint(0, 3)
-            with contextlib.suppress(PowerCut):
+            with contextlib.suppress(PowerCut, StorageFailed):
                 self.sync(len(self._pending))
         self.disk.crash()
         self._gone()
