@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the Python of one call goes: the sans-IO parts of a client and three replicas in one process, part by part.
+"""Where the Python of one call goes: the sans-IO parts of a client and three replicas in one process, part by part; and
+what the codec takes of it for each sort of message.
 
 No socket, no disk and no other process, so these are the microseconds that code can save; what a call takes beyond
 them is the system's and the event loop's.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+import timeit
 from collections import deque
 from typing import Any
 
@@ -16,12 +18,13 @@ from benchmarks.harness import Options, Section, percentile
 from dthreading.session import ACQUIRE, RELEASE, ClientSession, Manner, PendingCall, Target
 from dthreading.wire.codec import decode, encode
 from dthreading.wire.framing import FrameDecoder, frame
-from dthreading.wire.messages import Lifetime
+from dthreading.wire.messages import Call, Keepalive, Lifetime, Reply
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
-from replicas.paxos.types import Configuration, Durable, Member, Timing
+from replicas.paxos.messages import Accept, Accepted, Promise
+from replicas.paxos.types import Ballot, Configuration, Durable, Entry, Member, Timing
 from replicas.replica.core import Replica
-from replicas.replica.messages import codec
+from replicas.replica.messages import Forward, codec
 
 CONNECTION = 1
 LEADER, FOLLOWER = 1, 2
@@ -153,6 +156,35 @@ def _replica(number: int, configuration: Configuration) -> Replica:
     return Replica(paxos=paxos, machine=Machine(configuration), namespace_term_ms=10_000, now_ms=0)
 
 
+def _words() -> dict[str, tuple[Any, Any, Any]]:
+    """One message of each sort that calls are made of, with what encodes and decodes it."""
+    call = Call(5, 0, 7, 1, "acquire", (True, 1), False)
+    ballot, body = Ballot(3, 1), encode(call)
+    clients = {"Call": call, "Reply": Reply(0, 7, 0, 55), "Keepalive": Keepalive(5, 55)}
+    peers = {
+        "Accept of 1": Accept(ballot, 10, 20, b"\1", (body,), 19, 123456789, 0),
+        "Accept of 64": Accept(ballot, 10, 20, b"\1" * 64, (body,) * 64, 19, 123456789, 0),
+        "Accepted": Accepted(ballot, 20, 20, 0),
+        "Forward of 1": Forward(1, 2, (body,)),
+        "Promise of 64": Promise(ballot, 10, tuple(Entry(slot, ballot, 1, body) for slot in range(10, 74)), 9, (), 0),
+    }
+    return {
+        **{name: (message, encode, decode) for name, message in clients.items()},
+        **{name: (message, codec.encode, codec.decode) for name, message in peers.items()},
+    }
+
+
+def _codec(section: Section, options: Options) -> None:
+    """What a message costs to encode and to decode, its checks included: the best of the rounds."""
+    number = options.pick(20_000, 2_000)
+    for name, (message, to_bytes, from_bytes) in _words().items():
+        body = to_bytes(message)
+        count = max(1, number // (1 + len(body) // 64))
+        for verb, act in (("encode", lambda: to_bytes(message)), ("decode", lambda: from_bytes(body))):  # noqa: B023
+            best = min(timeit.repeat(act, number=count, repeat=options.pick(9, 5), timer=time.thread_time)) / count
+            section.add(f"codec: {verb} {name}", best * 1e6, "us")
+
+
 def run(options: Options) -> Section:
     section = Section("Where the Python of one call goes")
     section.notes.append(
@@ -172,4 +204,5 @@ def run(options: Options) -> Section:
             rounds[part].append(parts.spent[part] / pairs / 2)
     for part in PARTS:
         section.add(part, percentile(rounds[part], 0.25) * 1e6, "us")
+    _codec(section, options)
     return section
