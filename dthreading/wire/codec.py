@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from msgpack import ExtType, Packer, unpackb
 
@@ -118,20 +118,40 @@ def _unpack(body: bytes, extension: Callable[[int, bytes], int]) -> Any:
         raise ProtocolError(f"not a msgpack value: {type(error).__name__}") from None
 
 
-class _Checks(dict[int, Callable[[tuple[Any, ...]], Any]]):
+_Check: TypeAlias = Callable[[tuple[Any, ...]], Any]
+Flaw: TypeAlias = Callable[[Any], str | None]
+"""Says what is wrong with a message, or None."""
+
+
+class _Checks(dict[int, _Check]):
     """By tag, the compiled check of its class: compiled when its first message comes."""
 
-    def __init__(self, table: Mapping[int, type], natural: frozenset[type]) -> None:
+    def __init__(self, table: Mapping[int, type], natural: Iterable[type], flaws: Mapping[type, Flaw]) -> None:
         super().__init__()
-        self._table = dict(table)
-        self._natural = natural
+        self.table = dict(table)
+        self._natural = frozenset(natural)
+        self.flaws = dict(flaws)
 
-    def __missing__(self, tag: int) -> Callable[[tuple[Any, ...]], Any]:
-        cls = self._table.get(tag)
+    def __missing__(self, tag: int) -> _Check:
+        cls = self.table.get(tag)
         if cls is None:
             raise ProtocolError(f"unknown tag {tag}")
-        check = self[tag] = compiled(cls, natural=cls in self._natural)
+        check = compiled(cls, natural=cls in self._natural)
+        if cls in self.flaws:
+            check = _with_flaw(check, self.flaws[cls])
+        self[tag] = check
         return check
+
+
+def _with_flaw(check: _Check, flaw: Flaw) -> _Check:
+    def both(fields: tuple[Any, ...]) -> Any:
+        message = check(fields)
+        wrong = flaw(message)
+        if wrong is not None:
+            raise ProtocolError(f"{type(message).__name__}: {wrong}")
+        return message
+
+    return both
 
 
 class Codec(Generic[M]):
@@ -140,13 +160,16 @@ class Codec(Generic[M]):
     Args:
         table: tag -> named-tuple class. Tags are small ints, and never change their meaning within a protocol version.
         natural: those of the classes whose ints are all from 0 to 2**63 - 1.
+        flaws: what else has to be looked at in messages of some of them.
 
     """
 
-    def __init__(self, table: Mapping[int, type], natural: Iterable[type] = ()) -> None:
+    def __init__(
+        self, table: Mapping[int, type], natural: Iterable[type] = (), flaws: Mapping[type, Flaw] | None = None
+    ) -> None:
         assert len(set(table.values())) == len(table), "one tag for each class"
         self._heads = {cls: (tag,) for tag, cls in table.items()}
-        self._checks = _Checks(table, frozenset(natural))
+        self._checks = _Checks(table, natural, flaws or {})
 
     def encode(self, message: M) -> bytes:
         """The frame body of `message`."""

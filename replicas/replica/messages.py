@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from dthreading.errors import ProtocolError
 from dthreading.wire.codec import Codec
 from replicas.paxos import messages as paxos
 from replicas.replica import formation
-from replicas.replica.soundness import flaw
+from replicas.replica.soundness import FLAWS
 
 __all__ = [
     "Ask",
@@ -121,16 +120,4 @@ _MESSAGES: Final[dict[int, type]] = {
 _REPEATED: Final = frozenset({Vouch, Vouched, Ask, Told})
 """Their numbers are a client's, or a person's, who may have sent anything: that must not end a link of ours."""
 
-
-class _PeerCodec(Codec[PeerMessage]):
-    """Looks at what has to fit together, too."""
-
-    def decode(self, body: bytes) -> PeerMessage:
-        message = super().decode(body)
-        wrong = flaw(message)
-        if wrong is not None:
-            raise ProtocolError(f"{type(message).__name__}: {wrong}")
-        return message
-
-
-codec: Final[Codec[PeerMessage]] = _PeerCodec(_MESSAGES, natural={*_MESSAGES.values()} - _REPEATED)
+codec: Final[Codec[PeerMessage]] = Codec(_MESSAGES, natural={*_MESSAGES.values()} - _REPEATED, flaws=FLAWS)

@@ -15,16 +15,10 @@ from replicas.paxos.messages import Accept, Chosen, Promise
 from replicas.paxos.values import Configuration, EntryKind, decode_ballot, decode_configuration
 from replicas.replica.formation import Census, Phase
 
-__all__ = ["flaw"]
+__all__ = ["FLAWS"]
 
 _ONE_COMMAND: Final = bytes([EntryKind.COMMAND])
 _KIND_MAX: Final = max(EntryKind)
-
-
-def flaw(message: Any) -> str | None:
-    """What is wrong with it, or None."""
-    look = _LOOKS.get(type(message))
-    return None if look is None else look(message)
 
 
 def _page(message: Accept | Chosen) -> str | None:
@@ -79,9 +73,10 @@ def _census(message: Census) -> str | None:
     return f"phase {message.phase}" if message.phase > Phase.FORMED else _configuration(message.configuration)
 
 
-_LOOKS: Final[dict[type, Callable[[Any], str | None]]] = {
+FLAWS: Final[dict[type, Callable[[Any], str | None]]] = {
     Accept: _page,
     Chosen: _page,
     Promise: _promise,
     Census: _census,
 }
+"""By class, what says what is wrong with a message, or None."""

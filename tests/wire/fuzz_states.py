@@ -200,7 +200,7 @@ def replicas(luck: random.Random) -> int:
     leader = group.leader()
     session = group.open(leader, HONEST)
     group.attach(leader, HONEST, session)
-    table = peers._checks._table  # type: ignore[attr-defined]
+    table = peers._checks.table
     for count in range(1, 30):
         target = luck.choice(list(group.replicas))
         source = luck.choice([1, 2, 3, 4])

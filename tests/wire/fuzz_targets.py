@@ -27,8 +27,8 @@ from tests.wire import plain
 
 CODECS: Final[dict[str, tuple[Any, dict[int, Any]]]] = {
     "client": (codec._codec, dict(codec.TAGS)),
-    "command": (commands.codec, dict(commands.codec._checks._table)),
-    "peer": (peers.codec, dict(peers.codec._checks._table)),
+    "command": (commands.codec, dict(commands.codec._checks.table)),
+    "peer": (peers.codec, dict(peers.codec._checks.table)),
     "introduction": (_introductions, {100: Introduction}),
 }
 
