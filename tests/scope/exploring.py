@@ -1,0 +1,477 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every state that a few processes can reach, each once: breadth first, so the first fault found has a shortest way.
+
+A model is one `Process` for each place. A process is a live object with an inbox; it moves by an event of its own or by
+something out of its inbox, and what it says lands in the inboxes of others. Since a move depends on nothing but the
+process and its inbox, the shipping code is run once for each (object, event) that ever comes up, and the product of the
+processes, which is where the numbers are, is walked over small integers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from tests.scope.freezing import fingerprint, restore, save
+
+BITS = 24
+"""Of a packed state, for each process: 16 million different (object, inbox) pairs are more than memory holds."""
+_MASK = (1 << BITS) - 1
+
+LIVE_MAX = 4096
+"""Objects of a place that are kept to be looked at: what comes up together is near each other."""
+
+
+class Beyond(Exception):
+    """The move leads out of the scope: it is not made."""
+
+
+class Output(NamedTuple):
+    """What a process says in one move."""
+
+    target: int
+    message: Hashable
+
+
+class Process:
+    """One place of the model. The object is created, moved and judged here; the explorer only copies it."""
+
+    def start(self) -> Any:
+        """The object at the beginning."""
+        raise NotImplementedError
+
+    def empty(self) -> Hashable:
+        """The inbox at the beginning."""
+        raise NotImplementedError
+
+    def receive(
+        self, live: Any, inbox: Any, messages: Sequence[Hashable], idle: Callable[[Hashable], bool]
+    ) -> Hashable:
+        """The inbox after messages have come (or after the object has changed, without any).
+
+        What can have no effect any more need not be kept; `idle` says whether an event has none on the object as it is.
+        """
+        raise NotImplementedError
+
+    def choices(self, live: Any, inbox: Any) -> Iterator[tuple[Hashable, Hashable]]:
+        """Every move that is possible: (event, the inbox that it leaves)."""
+        raise NotImplementedError
+
+    def react(self, live: Any, event: Any) -> list[Output]:
+        """Makes the move. Raises Beyond, or AssertionError (and anything else) for what must not happen."""
+        raise NotImplementedError
+
+    def spent(self, live: Any) -> tuple[int, ...]:
+        """What it has used of each budget that all share."""
+        return ()
+
+    def facts(self, live: Any) -> Hashable:
+        """What the invariants over all processes look at."""
+        raise NotImplementedError
+
+    def restless(self, event: Hashable) -> bool:
+        """Whether the event is bound to happen: a state in which none is possible is at rest."""
+        return True
+
+    def words(self, event: Hashable) -> str:
+        """The event for people."""
+        return str(event)
+
+
+class _Addition:
+    """Messages that come to one place at once, and what that makes of each configuration of it."""
+
+    __slots__ = ("messages", "shifts", "target")
+
+    def __init__(self, target: int, messages: tuple[Hashable, ...]) -> None:
+        self.target = target
+        self.messages = messages
+        self.shifts: dict[int, int] = {}  # configuration -> what to add to the packed state
+
+
+class _Move(NamedTuple):
+    shift: int  # what to add to the packed state, besides what the additions say
+    outs: tuple[_Addition, ...]
+    price: int  # what it spends of the budgets, packed
+    restless: bool
+    event: Hashable
+    error: str
+
+
+P = TypeVar("P", bound=Process)
+
+
+class _Place(Generic[P]):
+    """One process, its objects and its configurations (object, inbox), numbered as they are met."""
+
+    def __init__(self, process: P) -> None:
+        self.process = process
+        self.saved: list[bytes] = []
+        self.spent: list[int] = []  # of each configuration
+        self.facts: list[int] = []  # of each configuration
+        self._spent_of: list[int] = []  # of each object
+        self._facts_of: list[int] = []  # of each object
+        self._numbers: dict[Hashable, int] = {}
+        self._fact_numbers: dict[Hashable, int] = {}
+        self.fact_values: list[Hashable] = []
+        self.reactions: dict[tuple[int, Hashable], tuple[int, list[Output], str]] = {}
+        self.configurations: list[tuple[int, Hashable]] = []
+        self._configuration_numbers: dict[tuple[int, Hashable], int] = {}
+        self.moves: list[list[_Move] | None] = []
+        self._live: dict[int, Any] = {}
+
+    def intern(self, live: Any) -> int:
+        key = fingerprint(live)
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self.saved)
+            self.saved.append(save(live))
+            self._spent_of.append(sum(amount << 8 * index for index, amount in enumerate(self.process.spent(live))))
+            facts = self.process.facts(live)
+            fact = self._fact_numbers.setdefault(facts, len(self._fact_numbers))
+            if fact == len(self.fact_values):
+                self.fact_values.append(facts)
+            self._facts_of.append(fact)
+        return number
+
+    @property
+    def reached(self) -> set[Hashable]:
+        """The fingerprints of all objects that came up."""
+        return set(self._numbers)
+
+    def look(self, number: int) -> Any:
+        """The object of that number, to be looked at only."""
+        live = self._live.get(number)
+        if live is None:
+            if len(self._live) > LIVE_MAX:
+                self._live.clear()
+            live = self._live[number] = restore(self.saved[number])
+        return live
+
+    def receive(self, number: int, inbox: Hashable, messages: Sequence[Hashable]) -> int:
+        """The configuration when messages have come to the object of that number."""
+
+        def idle(event: Hashable) -> bool:
+            return self.react(number, event) == (number, [], "")
+
+        return self.configuration(number, self.process.receive(self.look(number), inbox, messages, idle))
+
+    def configuration(self, number: int, inbox: Hashable) -> int:
+        key = (number, inbox)
+        found = self._configuration_numbers.get(key)
+        if found is None:
+            found = self._configuration_numbers[key] = len(self.configurations)
+            self.configurations.append(key)
+            self.moves.append(None)
+            self.spent.append(self._spent_of[number])
+            self.facts.append(self._facts_of[number])
+        return found
+
+    def react(self, number: int, event: Hashable) -> tuple[int, list[Output], str]:
+        """(object after, what it says, what must not happen). The object is -1 where there is no such move."""
+        known = self.reactions.get((number, event))
+        if known is None:
+            live = restore(self.saved[number])
+            try:
+                outputs = self.process.react(live, event)
+            except Beyond:
+                known = (-1, [], "")
+            except Exception as error:
+                known = (-1, [], f"{type(error).__name__}: {error}")
+            else:
+                known = (self.intern(live), outputs, "")
+            self.reactions[number, event] = known
+        return known
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a search."""
+
+    states: int = 0
+    transitions: int = 0
+    depth: int = 0
+    complete: bool = False
+    at_rest: int = 0
+    objects: tuple[int, ...] = ()
+    reactions: int = 0
+    seconds: float = 0.0
+    fault: str = ""
+    trace: list[str] = field(default_factory=list)
+    replay: str = ""
+
+    def row(self) -> str:
+        """The figures in a line."""
+        end = "all of it" if self.complete else ("FAULT" if self.fault else "cut short")
+        return (
+            f"{self.states:>11,} states {self.transitions:>12,} transitions, depth {self.depth:>3}, "
+            f"{self.reactions:>8,} runs of the code, {self.seconds:7.1f} s, {end}"
+        )
+
+
+class Explorer:
+    """The product of the processes.
+
+    Args:
+        processes: one for each place.
+        judge: raises AssertionError over the facts of all places; asked once for each combination of facts.
+        at_rest: the same, for states in which nothing is bound to happen.
+        budgets: the most that all places together may spend of each.
+
+    """
+
+    def __init__(
+        self,
+        processes: Sequence[Process],
+        judge: Callable[[tuple[Any, ...]], None],
+        *,
+        at_rest: Callable[[tuple[Any, ...]], None] | None = None,
+        budgets: tuple[int, ...] = (),
+    ) -> None:
+        self.places: list[_Place[Process]] = [_Place(process) for process in processes]
+        self._judge = judge
+        self._at_rest = at_rest
+        self._budgets = budgets
+        self._additions: dict[tuple[int, tuple[Hashable, ...]], _Addition] = {}
+        self._within: dict[int, bool] = {}
+        self._parents: dict[int, int] = {}
+        self._judged: set[tuple[int, ...]] = set()
+        self.result = Result()
+
+    # --- moves of one place
+
+    def _moves(self, index: int, configuration: int) -> list[_Move]:
+        place = self.places[index]
+        moves = place.moves[configuration]
+        if moves is None:
+            moves = place.moves[configuration] = list(self._find_moves(index, place, configuration))
+        return moves
+
+    def _find_moves(self, index: int, place: _Place[Process], configuration: int) -> Iterator[_Move]:
+        number, inbox = place.configurations[configuration]
+        process = place.process
+        seen = set()
+        for event, left in list(process.choices(place.look(number), inbox)):
+            after, outputs, error = place.react(number, event)
+            if error:
+                yield _Move(0, (), 0, True, event, error)
+            if after < 0:
+                continue
+            own = place.receive(after, left, ())
+            outs = self._outs(outputs)
+            if (own, outs) in seen or (own == configuration and not outs):
+                continue
+            seen.add((own, outs))
+            price = place.spent[own] - place.spent[configuration]
+            shift = (own - configuration) << BITS * index
+            yield _Move(shift, outs, price, process.restless(event), event, "")
+
+    def _outs(self, outputs: list[Output]) -> tuple[_Addition, ...]:
+        sorted_out: dict[int, list[Hashable]] = {}
+        for target, message in outputs:
+            sorted_out.setdefault(target, []).append(message)
+        outs = []
+        for target, messages in sorted(sorted_out.items()):
+            key = (target, tuple(messages))
+            addition = self._additions.get(key)
+            if addition is None:
+                addition = self._additions[key] = _Addition(*key)
+            outs.append(addition)
+        return tuple(outs)
+
+    def _grow(self, addition: _Addition, configuration: int) -> int:
+        target = addition.target
+        place = self.places[target]
+        number, inbox = place.configurations[configuration]
+        grown = place.receive(number, inbox, addition.messages)
+        shift = addition.shifts[configuration] = (grown - configuration) << BITS * target
+        return shift
+
+    def _affordable(self, state: list[int], price: int) -> bool:
+        """Whether what all places have spent, and `price` besides, is within every budget."""
+        total = price
+        for place, configuration in zip(self.places, state, strict=True):
+            total += place.spent[configuration]
+        known = self._within.get(total)
+        if known is None:
+            amounts = [total >> 8 * index & 255 for index in range(len(self._budgets))]
+            known = all(amount <= most for amount, most in zip(amounts, self._budgets, strict=True))
+            self._within[total] = known
+        return known
+
+    # --- all of them
+
+    def run(self, *, states_max: int = 1 << 62, seconds_max: float = 1e9) -> Result:
+        """Searches until everything was seen, a fault was found, or enough was done."""
+        begun = time.process_time()
+        result = self.result
+        start = []
+        for place in self.places:
+            live = place.process.start()
+            start.append(place.configuration(place.intern(live), place.process.empty()))
+        first = self._pack(start)
+        self._parents[first] = -1
+        frontier = [first]
+        fault: tuple[int, str, str] | None = self._look(first, start)
+        while frontier and fault is None and len(self._parents) < states_max:
+            result.depth += 1
+            following: list[int] = []
+            for state in frontier:
+                fault = self._expand(state, following)
+                if fault is not None:
+                    break
+            if time.process_time() - begun > seconds_max:
+                break
+            frontier = following
+        result.complete = not frontier and fault is None
+        result.states = len(self._parents)
+        result.objects = tuple(len(place.saved) for place in self.places)
+        result.reactions = sum(len(place.reactions) for place in self.places)
+        result.seconds = time.process_time() - begun
+        if fault is not None:
+            self._tell(*fault)
+        return result
+
+    def _pack(self, state: list[int]) -> int:
+        packed = 0
+        for number in reversed(state):
+            packed = packed << BITS | number
+        return packed
+
+    def _unpack(self, packed: int) -> list[int]:
+        state = []
+        for _ in self.places:
+            state.append(packed & _MASK)
+            packed >>= BITS
+        return state
+
+    def _expand(self, packed: int, following: list[int]) -> tuple[int, str, str] | None:
+        """Puts every new neighbour into `following`; (state, event, error) of what must not happen."""
+        state = self._unpack(packed)
+        parents = self._parents
+        transitions = 0
+        rests = True
+        for index, place in enumerate(self.places):
+            moves = place.moves[state[index]]
+            if moves is None:
+                moves = self._moves(index, state[index])
+            for shift, outs, price, restless, event, error in moves:
+                if error:
+                    return packed, f"{index + 1}: {place.process.words(event)}", error
+                if price and not self._affordable(state, price):
+                    continue
+                key = packed + shift
+                for addition in outs:
+                    there = state[addition.target]
+                    grown = addition.shifts.get(there)
+                    key += self._grow(addition, there) if grown is None else grown
+                transitions += 1
+                if rests and restless:
+                    rests = False
+                if key not in parents:
+                    parents[key] = packed
+                    following.append(key)
+                    fault = self._look(key, self._unpack(key))
+                    if fault is not None:
+                        return fault
+        self.result.transitions += transitions
+        if rests and self._at_rest is not None:
+            return self._look_at_rest(packed, state)
+        return None
+
+    def _facts(self, state: list[int]) -> tuple[int, ...]:
+        return tuple([place.facts[number] for place, number in zip(self.places, state, strict=True)])
+
+    def _look(self, packed: int, state: list[int]) -> tuple[int, str, str] | None:
+        facts = self._facts(state)
+        if facts not in self._judged:
+            self._judged.add(facts)
+            return self._ask(self._judge, packed, facts)
+        return None
+
+    def _look_at_rest(self, packed: int, state: list[int]) -> tuple[int, str, str] | None:
+        assert self._at_rest is not None
+        self.result.at_rest += 1
+        return self._ask(self._at_rest, packed, self._facts(state))
+
+    def _ask(
+        self, judge: Callable[[tuple[Any, ...]], None], packed: int, facts: tuple[int, ...]
+    ) -> tuple[int, str, str] | None:
+        values = tuple([place.fact_values[fact] for place, fact in zip(self.places, facts, strict=True)])
+        try:
+            judge(values)
+        except AssertionError as error:
+            return packed, "", f"{error}"
+        return None
+
+    # --- the way to a state
+
+    def _tell(self, packed: int, event: str, error: str) -> None:
+        """The shortest way to the fault, in words, and as numbers that `follow` takes."""
+        path = [packed]
+        while (before := self._parents[path[-1]]) >= 0:
+            path.append(before)
+        path.reverse()
+        numbers = []
+        for state, after in itertools.pairwise(path):
+            options = self._neighbours(state)
+            number = next(number for number, option in enumerate(options) if option[0] == after)
+            numbers.append(number)
+            self.result.trace.append(self._sentence(*options[number][1:]))
+        if event:
+            self.result.trace.append(event)
+        self.result.trace.append(f"FAULT {error}")
+        self.result.fault = error
+        self.result.replay = ".".join(map(str, numbers))
+
+    def _neighbours(self, packed: int) -> list[tuple[int, int, _Move]]:
+        state = self._unpack(packed)
+        found = []
+        for index in range(len(self.places)):
+            for move in self._moves(index, state[index]):
+                if move.error:
+                    continue
+                if move.price and not self._affordable(state, move.price):
+                    continue
+                key = packed + move.shift
+                for addition in move.outs:
+                    key += self._grow(addition, state[addition.target])
+                found.append((key, index, move))
+        return found
+
+    def _sentence(self, index: int, move: _Move) -> str:
+        said = [f"{message} to {addition.target + 1}" for addition in move.outs for message in addition.messages]
+        what = self.places[index].process.words(move.event)
+        return f"{index + 1}: {what}" + (f"; says {', '.join(said)}" if said else "")
+
+    def follow(self, replay: str) -> Iterator[str]:
+        """Goes the way of `Result.replay` again, with live objects that are never copied, and says each step."""
+        begun = [place.process.start() for place in self.places]
+        start = [
+            place.configuration(place.intern(live), place.process.empty())
+            for place, live in zip(self.places, begun, strict=True)
+        ]
+        state = self._pack(start)
+        for number in filter(None, replay.split(".")):
+            state, index, move = self._neighbours(state)[int(number)]
+            place = self.places[index]
+            place.process.react(begun[index], move.event)
+            copied = place.look(place.configurations[self._unpack(state)[index]][0])
+            same = fingerprint(begun[index]) == fingerprint(copied)
+            assert same, "an object that was copied behaves in another way than one that was not"
+            yield self._sentence(index, move)
+        for index, move in self._faulty(state):
+            yield f"{index + 1}: {self.places[index].process.words(move.event)}"
+            yield f"FAULT {move.error}"
+            return
+        fault = self._look(state, self._unpack(state))
+        yield f"FAULT {fault[2]}" if fault is not None else "nothing wrong here"
+
+    def _faulty(self, packed: int) -> Iterator[tuple[int, _Move]]:
+        for index, configuration in enumerate(self._unpack(packed)):
+            for move in self._moves(index, configuration):
+                if move.error:
+                    yield index, move

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that three replicas can do in a small scope, and bugs that this finds. Bigger scopes: `python -m tests.scope`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scope.agreement import QUICK, explorer
+from tests.scope.paxos_bugs import BUGS
+from tests.scope.planting import Bug
+from tests.scope.replicas import Replica, Scope
+
+COUNTED = {
+    "2 ballots": (15_271, 80_484),
+    "2 ballots, a command": (21_280, 90_255),
+    "3 ballots": (44_152, 184_753),
+    "a crash": (60_994, 263_403),
+}
+"""States and transitions. Another number is no fault, but somebody should know why it is another."""
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_no_state_of_the_scope_breaks_a_rule(name: str) -> None:
+    """Every reachable state is seen, and in each of them one value is chosen in a slot at most, and so on."""
+    result = explorer(QUICK[name]).run()
+    assert not result.fault, "\n".join(result.trace)
+    assert result.complete
+    assert (result.states, result.transitions) == COUNTED[name]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_found(bug: Bug) -> None:
+    """A search that finds nothing means something only if it finds what is there."""
+    with bug.planted():
+        search = explorer(bug.scope)
+        result = search.run()
+        assert result.fault
+        assert f"FAULT {result.fault}" in list(search.follow(result.replay)), "the way to it leads there again"
+
+
+class _Keeping(Replica):
+    """A replica whose inbox forgets nothing."""
+
+    def _is_dead(self, node: object, mail: object) -> bool:
+        return False
+
+
+def test_what_is_dropped_from_an_inbox_makes_no_difference() -> None:
+    """The rule that a message can have no effect any more is the model's own, so it is tried against doing without."""
+    scope = Scope(ballots=2, slots=1, catching_up=False)
+    reached = []
+    for kind in (Replica, _Keeping):
+        search = explorer(scope, kind)
+        assert search.run().complete
+        reached.append([place.reached for place in search.places])
+    assert reached[0] == reached[1]
