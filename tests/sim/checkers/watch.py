@@ -104,6 +104,7 @@ class Watch:
             except ProtocolError:
                 command = None
         self._witness(entry, command, effects)
+        self._shows(machine)
         key = next(iter(self.reference.touched), None) if len(self.reference.touched) == 1 else None
         self.log.append(Mark(entry.kind, entry.value, machine.digest, key, self._state(machine, key)))
 
@@ -138,6 +139,17 @@ class Watch:
         self.told.decided(entry.slot, given)
         self._judge_leases()
         self.kernel.seen.update(reference.seen)
+
+    def _shows(self, machine: Machine) -> None:
+        """What this entry has touched is as the reference has it, as far as anybody may ask: so nothing was done twice
+        in silence.
+        """
+        for key in self.reference.touched:
+            model, shown = self.reference.objects.get(key), machine.registry.objects.get(key)
+            assert (model is None) == (shown is None), f"slot {machine.applied}: {key} is {shown}, not {model}"
+            if model is not None:
+                view = tuple([getattr(shown, read)(None) for read in model.reads])
+                assert view == model.view(), f"slot {machine.applied}: {key} shows {view}, not {model.view()}"
 
     # --- leases
 
