@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The standard library's own classes, over a lock that takes turns (`baton`): what ours are compared with.
+
+Their source is the running interpreter's, class by class; only the lock and the clock that they find in their module
+are others. Where the order among waiters is not defined there (who gets a Lock next), it is first come, first served
+here, which is one of the orders that it may have, and the one that we promise.
+
+Two differences are meant, and stand here: a Condition's waiter whose time is up leaves the line at that moment (in the
+standard library it may still swallow a notification that it then does not report); and queues know `shutdown` on every
+version, as they do from 3.13 on.
+"""
+
+from __future__ import annotations
+
+import _thread
+import ast
+import inspect
+import queue
+import threading
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from tests.stateful.baton import Baton, BatonLock
+
+HAS_SHUTDOWN = hasattr(queue, "ShutDown")
+
+
+def _classes(module: Any, names: set[str]) -> Any:
+    """The code of these classes of that module, to be run elsewhere."""
+    tree = ast.parse(inspect.getsource(module))
+    body = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in names]
+    missing = names - {node.name for node in body}
+    assert not missing, missing
+    return compile(ast.Module(body, []), module.__file__, "exec")
+
+
+_THREADING = _classes(threading, {"_RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"})
+_QUEUE = _classes(queue, {"Queue", "LifoQueue", "PriorityQueue"})
+
+
+class _Leaving:
+    """Mixed into Condition."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As the standard library's, but for the line before the lock is taken again."""
+        if not self._is_owned():
+            raise RuntimeError("cannot wait on un-acquired lock")
+        waiter = self._new_lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        saved = self._release_save()
+        notified = False
+        try:
+            if timeout is None or timeout > 0:
+                notified = waiter.acquire(True, -1 if timeout is None else timeout)
+            else:
+                notified = waiter.acquire(False)
+            return notified
+        finally:
+            if not notified:
+                self._waiters.remove(waiter)
+            self._acquire_restore(saved)
+
+
+class ShutDown(Exception):
+    """Of queues before 3.13."""
+
+
+class _ShuttingDown:
+    """Mixed into the queues of an interpreter before 3.13: its put and get, and that one's shutdown."""
+
+    is_shutdown = False
+
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self.not_full.wait = partial(self._wait, self.not_full.wait, lambda: False)
+        self.not_empty.wait = partial(self._wait, self.not_empty.wait, lambda: bool(self._qsize()))
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if self.is_shutdown:
+            raise ShutDown
+        super().put(item, block, timeout)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        if self.is_shutdown and not self._qsize():
+            raise ShutDown
+        return super().get(block, timeout)
+
+    def _wait(self, wait: Any, may_go_on: Any, timeout: float | None = None) -> None:
+        """3.13 looks after each wait."""
+        wait(timeout)
+        if self.is_shutdown and not may_go_on():
+            raise ShutDown
+
+    def shutdown(self, immediate: bool = False) -> None:
+        with self.mutex:
+            self.is_shutdown = True
+            if immediate:
+                while self._qsize():
+                    self._get()
+                    if self.unfinished_tasks > 0:
+                        self.unfinished_tasks -= 1
+                self.all_tasks_done.notify_all()
+            self.not_empty.notify_all()
+            self.not_full.notify_all()
+
+
+def reference(baton: Baton) -> SimpleNamespace:
+    """The module, as it were: Lock, RLock, Condition, ..., Queue, LifoQueue, PriorityQueue."""
+    lock = partial(BatonLock, baton)
+    names: dict[str, Any] = {**vars(threading), "_allocate_lock": lock, "Lock": lock, "_time": baton.time}
+    exec(_THREADING, names)
+    names["RLock"] = rlock = _checking(names["_RLock"])
+    names["Condition"] = type("Condition", (_Leaving, names["Condition"]), {"_new_lock": staticmethod(lock)})
+    queues = {**vars(queue), "threading": SimpleNamespace(Lock=lock, Condition=names["Condition"]), "time": baton.time}
+    exec(_QUEUE, queues)
+    if not HAS_SHUTDOWN:
+        for name in ("Queue", "LifoQueue", "PriorityQueue"):
+            queues[name] = type(name, (_ShuttingDown, queues[name]), {})
+    kinds = ("Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")
+    return SimpleNamespace(
+        Lock=lock,
+        RLock=rlock,
+        **{name: names[name] for name in kinds},
+        **{name: queues[name] for name in ("Queue", "LifoQueue", "PriorityQueue")},
+    )
+
+
+def _checking(rlock: Any) -> Any:
+    """The one in Python does not look at its arguments where it need not wait; the one in C, which everybody has, does."""
+
+    class RLock(rlock):
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+            if blocking is not True or timeout != -1:
+                _thread.RLock().acquire(blocking, timeout)
+            return bool(super().acquire(blocking, timeout))
+
+        __enter__ = acquire
+
+        def locked(self) -> bool:
+            return bool(self._block.locked())
+
+    return RLock
