@@ -221,6 +221,9 @@ class Reference:
         known = session.lanes.get(call.lane)
         if known is not None and call.number <= known.number:
             self.seen.append("copy of a call")
+            target = session.handles.get(call.handle)
+            if isinstance(target, Model):
+                self.touched.add(target.key)
             if call.number == known.number:
                 self._again(call.session, call.lane, known)
             return
