@@ -62,7 +62,7 @@ class Membership:
         self._number = 0
         self._epoch = 0
         self._report_ms = self._say_ms = 0
-        self._said = 0
+        self._said = 0  # what was applied when the log was told last
         self._announced = False
 
     # --- from role to role
@@ -136,8 +136,8 @@ class Membership:
             self._changing.go_on(now_ms)
         elif self._paxos.role is Role.LEARNER:
             self._report(now_ms, snapshot_bytes, output)
-        elif self._said:
-            self._said = 0
+        elif self._say_ms:
+            self._say_ms = 0
             output.notices.append(f"this replica is a member of the group {self._paxos.configuration.cluster} now")
 
     def _report(self, now_ms: int, snapshot_bytes: int, output: ReplicaOutput) -> None:
@@ -148,11 +148,11 @@ class Membership:
         learning = Learning(applied, snapshot_bytes)
         output.send_now += [(other, learning) for other in self.acquaintance.links(self._machine)]
         if now_ms >= self._say_ms:
-            rate = (applied - self._said) * 1000 // SAY_MS if self._said else 0
-            what = f"fetching a snapshot, {snapshot_bytes / 1e6:,.1f} MB so far" if snapshot_bytes else "catching up"
+            what = f"{snapshot_bytes / 1e6:,.1f} MB of a snapshot are here" if snapshot_bytes else "catching up"
+            rate = max(0, applied - self._said) * 1000 // SAY_MS if self._say_ms else 0
             if applied != self._said or not self._say_ms:
                 output.notices.append(f"not a member yet: {what}; {applied:,} entries are applied, {rate:,} a second")
-            self._say_ms, self._said = now_ms + SAY_MS, max(applied, 1)
+            self._say_ms, self._said = now_ms + SAY_MS, applied
 
     def note(self, output: ReplicaOutput) -> None:
         """The machine has gone on: other links may be wanted."""
