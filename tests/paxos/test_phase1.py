@@ -8,6 +8,7 @@ import pytest
 from replicas.paxos import limits, log
 from replicas.paxos.messages import Fetch, Prepare, PreVote, PreVoteGranted, Promise, Refuse
 from replicas.paxos.types import Ballot, Durable, EntryKind, Promised, Role
+from replicas.paxos.values import Entry, encode_ballot
 from tests.paxos.bench import Bench, accept, configuration, core, entry, only, settle
 
 
@@ -26,6 +27,11 @@ def candidate(durable: Durable, ids: tuple[int, ...] = (1, 2, 3)):
 def proposed(paxos):
     """What stands in the log above the floor, as (kind, value)."""
     return [(e.kind, e.value) for e in paxos._log.span(paxos.chosen + 1, paxos._log.last)]
+
+
+def leads(slot: int, ballot: tuple[int, int]) -> Entry:
+    """The beginning of a reign, as its own leader proposed it."""
+    return Entry(slot, Ballot(*ballot), EntryKind.LEADS, encode_ballot(Ballot(*ballot)))
 
 
 def test_a_promise_leaves_only_when_it_is_on_disk() -> None:
@@ -85,6 +91,38 @@ def test_a_slot_that_nobody_knows_becomes_a_noop() -> None:
     paxos, prepare = candidate(Durable())
     paxos.step(2, Promise(prepare.ballot, 1, (entry(3, (1, 2), b"x"),), 0, (), 0))
     assert proposed(paxos)[:3] == [(EntryKind.NOOP, b""), (EntryKind.NOOP, b""), (EntryKind.COMMAND, b"x")]
+
+
+def test_nothing_older_is_proposed_again_behind_the_beginning_of_a_reign() -> None:
+    """A leader proposes LEADS behind all that may have been chosen before it. What stands behind that under an older
+    ballot was never chosen; proposed again, it would be chosen without what its own leader had proposed before it.
+    (Zab's "primary order": a call must not be applied when the attachment it follows is not.)
+    """
+    stale = (entry(1, (11, 1), b"call"), entry(2, (11, 1), b"attach"), entry(3, (11, 1), b"call on that"))
+    paxos, prepare = candidate(Durable(promised=Ballot(12, 2), entries=stale))
+    reign = leads(2, (12, 2))
+    paxos.step(2, Promise(prepare.ballot, 1, (entry(1, (12, 2), b"call"), reign), 0, (), 0))
+    assert paxos.role is Role.LEADER
+    assert proposed(paxos)[:3] == [(EntryKind.COMMAND, b"call"), (EntryKind.LEADS, reign.value), (EntryKind.NOOP, b"")]
+
+
+def test_nothing_older_is_proposed_again_behind_a_reign_that_was_chosen() -> None:
+    """The same when LEADS is known to be chosen: what it was chosen before is behind the floor."""
+    reign = leads(1, (12, 2))
+    kept = (reign, entry(2, (11, 1), b"call on what was lost"))
+    paxos, prepare = candidate(Durable(promised=Ballot(12, 2), entries=kept, chosen=1))
+    paxos.step(2, Promise(prepare.ballot, 2, (), 1, (), 0))
+    assert paxos.role is Role.LEADER
+    assert proposed(paxos)[0] == (EntryKind.NOOP, b"")
+
+
+def test_what_a_reign_itself_proposed_is_proposed_again() -> None:
+    """Behind LEADS, and under its ballot or a later one, a value may have been chosen."""
+    reign = leads(1, (12, 2))
+    kept = (reign, entry(2, (12, 2), b"own"), entry(3, (13, 3), b"later"))
+    paxos, prepare = candidate(Durable(promised=Ballot(13, 3), entries=kept))
+    paxos.step(2, Promise(prepare.ballot, 1, (), 0, (), 0))
+    assert [value for _, value in proposed(paxos)][1:3] == [b"own", b"later"]
 
 
 def test_a_promise_counts_when_its_last_page_has_come() -> None:
