@@ -276,7 +276,7 @@ class Agent(Knowledge):
 
     def _lead_after(self, candidacy: Candidacy) -> None:
         """Phase 1 is done: propose again whatever may have been chosen, then LEADS, our first own entry."""
-        recovered = candidacy.recovered(self._acceptor)
+        recovered = candidacy.recovered(self._acceptor, self.ballot_in_force)
         self._candidacy = None
         self._following = None
         self._catch_up.stop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from replicas.paxos.acceptor import Acceptor
 from replicas.paxos.messages import Promise
-from replicas.paxos.values import Ballot, Configuration, Entry, EntryKind
+from replicas.paxos.values import Ballot, Configuration, Entry, EntryKind, decode_ballot
 
 
 class _Vote:
@@ -110,16 +110,26 @@ class Candidacy:
         in_doubt = {slot for unknown in done for slot in unknown if slot > acceptor.log.chosen}
         return all(sum(slot not in unknown for unknown in done) >= quorum for slot in in_doubt)
 
-    def recovered(self, acceptor: Acceptor) -> list[Entry]:
-        """What has to be proposed again, from the first slot above the floor on, without a gap: values, or no-ops."""
+    def recovered(self, acceptor: Acceptor, in_force: Ballot) -> list[Entry]:
+        """What has to be proposed again, from the first slot above the floor on, without a gap: values, or no-ops.
+
+        A leader proposes LEADS behind everything that can have been chosen below its ballot. So behind a LEADS, in the
+        log or `in_force` at the floor, nothing of a lower ballot was chosen; and it must not be now, for it may follow
+        on what is not there ("primary order", as Zab calls it): a client's call on its attachment, say.
+        """
         log = acceptor.log
         for entry in log.span(log.chosen + 1, log.last):
             self._find(entry)
         base = log.chosen + 1
         last = max((slot for slot in self._found if slot >= base), default=base - 1)
         entries = []
+        reign = in_force
         for slot in range(base, last + 1):
             found = self._found.get(slot)
-            kind, value = (found.kind, found.value) if found is not None else (EntryKind.NOOP, b"")
-            entries.append(Entry(slot, self.ballot, int(kind), value))
+            if found is None or found.ballot < reign:
+                entries.append(Entry(slot, self.ballot, int(EntryKind.NOOP), b""))
+                continue
+            entries.append(found._replace(ballot=self.ballot))
+            if found.kind == EntryKind.LEADS:
+                reign = max(reign, decode_ballot(found.value))
         return entries
