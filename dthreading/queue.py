@@ -113,7 +113,6 @@ class Queue(Proxy, Generic[T]):
         if redeliver is None:
             redeliver = _redeliver_by_default()
         self._proxy_init(name, maxsize, bool(redeliver))
-        self._maxsize_known = maxsize
         self._serializer = serializer
         self._init(maxsize)
 
@@ -130,7 +129,10 @@ class Queue(Proxy, Generic[T]):
 
         """
         if block and timeout is not None and timeout < 0:
-            if self._maxsize_known > 0:
+            _, maxsize, _, is_shutdown = self._state()
+            if is_shutdown:
+                raise ShutDown
+            if maxsize > 0:
                 raise ValueError("'timeout' must be a non-negative number")
             timeout = 0
         way = _Way(self, bool(block), timeout_in_seconds(timeout) if block else None, [])
@@ -149,6 +151,9 @@ class Queue(Proxy, Generic[T]):
 
         """
         if block and timeout is not None and timeout < 0:
+            size, _, _, is_shutdown = self._state()
+            if is_shutdown and not size:
+                raise ShutDown
             raise ValueError("'timeout' must be a non-negative number")
         way = _Way(self, bool(block), timeout_in_seconds(timeout) if block else None, [])
         former, _ways.way = _ways.way, way
@@ -198,15 +203,11 @@ class Queue(Proxy, Generic[T]):
     @property
     def maxsize(self) -> int:
         """At most so many items; 0 or less for no limit. Assigning it lets putters in when there is room."""
-        known = int(self._state()[1])
-        self._maxsize_known = known
-        return known
+        return int(self._state()[1])
 
     @maxsize.setter
     def maxsize(self, value: int) -> None:
-        value = operator.index(value) + 0
-        self._ask("set_maxsize", (value,), CHANGE)
-        self._maxsize_known = value
+        self._ask("set_maxsize", (operator.index(value) + 0,), CHANGE)
 
     def qsize(self) -> int:
         """How many items are in it at this moment; the next may be another."""
