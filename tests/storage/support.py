@@ -94,9 +94,10 @@ class Model:
                         entries[told.slot] = told
         return replace(self, promised=promised, chosen=chosen, entries=entries)
 
-    def snapshotted(self, slot: int, contents: bytes) -> Model:
+    def snapshotted(self, slot: int, contents: bytes, promised: Ballot = NO_BALLOT) -> Model:
         entries = {number: told for number, told in self.entries.items() if number > slot}
-        return replace(self, snapshot=(slot, contents), entries=entries, chosen=max(slot, self.chosen))
+        promised, chosen = max(promised, self.promised), max(slot, self.chosen)
+        return replace(self, promised=promised, snapshot=(slot, contents), entries=entries, chosen=chosen)
 
     def view(self) -> View:
         entries = tuple(self.entries[slot] for slot in sorted(self.entries))

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bugs planted in copies of the storage package: each must be caught, or the searches prove nothing.
+
+Each is one mistake that a storage engine has really been shipped with, as a change of text. `hunt` runs the searches
+against it until one objects, and says after how many states.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final, NamedTuple
+
+from tests.storage.crashes import failing, rot
+from tests.storage.crashes.package import Edit, load
+from tests.storage.crashes.search import Search
+
+__all__ = ["PLANTED", "Caught", "Planted", "hunt"]
+
+STATES_MAX: Final = 20_000
+"""After so many states of a search a bug counts as missed by it."""
+
+SEED: Final = 3
+
+
+class Planted(NamedTuple):
+    """A mistake. `by` is the search that is to find it first: crashes, rot, or failing disks."""
+
+    name: str
+    by: str
+    edits: tuple[Edit, ...]
+
+
+class Caught(NamedTuple):
+    """How a planted bug was found."""
+
+    name: str
+    by: str
+    states: int
+    how: str
+
+
+def _planted(name: str, by: str, *edits: tuple[str, str, str]) -> Planted:
+    return Planted(name, by, tuple(Edit(*edit) for edit in edits))
+
+
+PLANTED: Final = (
+    _planted(
+        "a batch is acknowledged without a sync",
+        "crashes",
+        ("log.py", "self._file.write_durable(self._position, sectors)", "self._file.write(self._position, sectors)"),
+    ),
+    _planted(
+        "a batch is synced before it is written",
+        "crashes",
+        (
+            "log.py",
+            "self._file.write_durable(self._position, sectors)",
+            "self._file.sync(); self._file.write(self._position, sectors)",
+        ),
+    ),
+    _planted(
+        "a segment is named before its zeros are synced",
+        "crashes",
+        (
+            "segments.py",
+            "            self._file.sync()\n            self._zeroed += length",
+            "            self._zeroed += length",
+        ),
+    ),
+    _planted(
+        "a segment's name is not synced",
+        "crashes",
+        (
+            "segments.py",
+            "            self._disk.sync()\n            self._ready = True",
+            "            self._ready = True",
+        ),
+    ),
+    _planted("the identity is renamed before it is synced", "crashes", ("identity.py", "        aside.sync()\n", "")),
+    _planted(
+        "the identity's name is not synced",
+        "crashes",
+        ("identity.py", "IDENTITY_NAME)\n    disk.sync()", "IDENTITY_NAME)"),
+    ),
+    _planted(
+        "a snapshot is renamed before it is synced",
+        "crashes",
+        ("snapshots.py", "        self._file.sync()\n        yield\n", "        yield\n"),
+    ),
+    _planted(
+        "a snapshot's name is not synced",
+        "crashes",
+        ("snapshots.py", "SNAPSHOT_NAME)\n        self.disk.sync()", "SNAPSHOT_NAME)"),
+    ),
+    _planted(
+        "segments are dropped before the snapshot is in place",
+        "crashes",
+        (
+            "snapshots.py",
+            (
+                "        self._snapshots.put_in_place(self._aside, header)\n        yield\n"
+                "        yield from self._snapshots.installed(header)"
+            ),
+            (
+                "        yield from self._snapshots.installed(header)\n"
+                "        self._snapshots.put_in_place(self._aside, header)"
+            ),
+        ),
+    ),
+    _planted(
+        "segments are dropped together, with no sync between",
+        "crashes",
+        (
+            "log.py",
+            "            self._disk.remove(oldest.name)\n",
+            "            self._disk.remove(oldest.name); return True\n",
+        ),
+    ),
+    _planted(
+        "a segment is dropped that holds more than the snapshot",
+        "crashes",
+        ("log.py", "self._segments[0].last_slot > slot", "self._segments[0].last_slot > slot + 2"),
+    ),
+    _planted(
+        "opening does not make the names durable that it found",
+        "crashes",
+        ("store.py", "        self._disk.sync()\n        rot = self._snapshots", "        rot = self._snapshots"),
+    ),
+    _planted(
+        "opening does not make the batch durable that it found",
+        "crashes",
+        ("mending.py", "    if sectors:\n        file.write_durable(position, sectors)\n", ""),
+    ),
+    _planted(
+        "mending drops the newest whole batch",
+        "crashes",
+        ("mending.py", "_blank(file, state.position)", "_blank(file, position)"),
+    ),
+    _planted("mending leaves the torn tail", "crashes", ("mending.py", "    _blank(file, state.position)\n", "")),
+    _planted(
+        "mending does not sync its zeros",
+        "crashes",
+        ("mending.py", "    if reached:\n        file.sync()\n", ""),
+    ),
+    _planted(
+        "mending removes the segment that it stands in",
+        "crashes",
+        ("mending.py", "        if later > index:", "        if later >= index and later > 1:"),
+    ),
+    _planted(
+        "mending takes a segment for new that holds something",
+        "crashes",
+        ("mending.py", ' and not data.strip(b"\\0"):', ":"),
+    ),
+    _planted(
+        "mending drops what can be saved of a doubtful batch",
+        "rot",
+        ("mending.py", "for entry in lost.saved]", "for entry in lost.saved[1:]]"),
+    ),
+    _planted(
+        "a torn tail is taken for rot",
+        "crashes",
+        (
+            "batches.py",
+            "(Verdict.TORN if torn else Verdict.DOUBTFUL), header",
+            "(Verdict.ROT if torn else Verdict.DOUBTFUL), header",
+        ),
+    ),
+    _planted(
+        "the promise of older batches is forgotten",
+        "crashes",
+        (
+            "log.py",
+            "            promised=promised,\n            chosen=chosen,",
+            "            promised=promised if not pending else (0, 0),\n            chosen=chosen,",
+        ),
+        ("recovery.py", "self.promised = max(self.promised, header.promised)", "self.promised = header.promised"),
+    ),
+    _planted(
+        "the promise of a snapshot is forgotten",
+        "crashes",
+        ("store.py", "header.promised if header is not None else NO_BALLOT)", "NO_BALLOT)"),
+    ),
+    _planted(
+        "a snapshot that was damaged on its way is taken",
+        "crashes",
+        ("snapshots.py", "        if self._received and header != self._header:", "        if False:"),
+    ),
+    _planted(
+        "rot is taken for a torn tail",
+        "rot",
+        ("recovery.py", "any(stamp > wanted for", "any(stamp < 0 for"),
+        (
+            "recovery.py",
+            "return any(not (other == index and at in extent)",
+            "return any(False and not (other == index and at in extent)",
+        ),
+        ("batches.py", "Verdict.TORN if is_blank(data, position) else Verdict.ROT", "Verdict.TORN"),
+    ),
+    _planted(
+        "a doubtful batch is taken for a torn one",
+        "rot",
+        ("batches.py", "(Verdict.TORN if torn else Verdict.DOUBTFUL), header", "Verdict.TORN, header"),
+    ),
+    _planted(
+        "a batch's checksum is not checked",
+        "rot",
+        ("batches.py", "!= header.chain:", "!= header.chain and False:"),
+        ("batches.py", "stream[:HEADER_BYTES] != stream[-HEADER_BYTES:]", "False"),
+    ),
+    _planted(
+        "a batch's header is not checked",
+        "rot",
+        ("batches.py", "crc32(raw[: -_CRC.size]) != crc", "False"),
+        ("batches.py", "!= header.chain:", "!= header.chain and False:"),
+    ),
+    _planted(
+        "a record's checksum and length are not checked",
+        "rot",
+        ("records.py", "        if end > len(body):\n            return\n", ""),
+        ("records.py", "!= crc:", "!= crc and False:"),
+    ),
+    _planted(
+        "a batch of another place or life is accepted",
+        "rot",
+        (
+            "recovery.py",
+            "return batch if place == (self._state.number + 1, self._state.chain, index) else None",
+            "return batch",
+        ),
+    ),
+    _planted(
+        "a snapshot's contents are not checked",
+        "rot",
+        (
+            "snapshots.py",
+            "if checksum.digest() != header.checksum:\n            file.close()",
+            "if False:\n            file.close()",
+        ),
+    ),
+    _planted(
+        "a snapshot's header is not checked",
+        "rot",
+        ("snapshots.py", "    if crc32(encoded) != crc:\n        return None\n", ""),
+    ),
+    _planted(
+        "the identity is not checked",
+        "rot",
+        ("identity.py", "len(payload) != length or crc32(payload) != crc", "len(payload) != length"),
+    ),
+    _planted(
+        "a missing segment is passed over",
+        "rot",
+        ("recovery.py", "        if following != index + 1:", "        if False:"),
+    ),
+    _planted(
+        "after a failed sync it goes on", "failing", ("files.py", "        self._reason = self._reason or reason\n", "")
+    ),
+    _planted(
+        "a failed sync is tried again",
+        "failing",
+        (
+            "log.py",
+            "        self._file.write_durable(self._position, sectors)\n",
+            (
+                "        try:\n            self._file.write_durable(self._position, sectors)\n"
+                "        except OSError:\n            self._file.sync()\n"
+            ),
+        ),
+    ),
+)
+
+
+def hunt(planted: Planted) -> Caught | None:
+    """Runs the search that is to find it. None when it was missed."""
+    package = load(f"planted_{PLANTED.index(planted)}", planted.edits)
+    if planted.by == "crashes":
+        tried = 0
+        for broad in (True, False):
+            search = Search(package, STATES_MAX, broad=broad)
+            found = search.run(SEED)
+            tried += search.distinct
+            if found is not None:
+                return Caught(planted.name, planted.by, tried, found.objection.splitlines()[0])
+        return None
+    if planted.by == "rot":
+        return _hunt_rot(planted, package)
+    problems, tried = failing.every_failure(package, SEED)
+    return Caught(planted.name, planted.by, tried, problems[0].splitlines()[-1]) if problems else None
+
+
+def _hunt_rot(planted: Planted, package: object) -> Caught | None:
+    tried = 0
+    for seed in range(SEED, SEED + 3):
+        story, files = rot.settled(load("small"), seed)  # the copy that writes is sound: it is the reading that is not
+        search = rot.RotSearch(package, files)  # type: ignore[arg-type]
+        few = rot.flips(files, (rot.ONE_BIT,), every=37)
+        for damages in (rot.sectors(story, files, random.Random(seed), 4), rot.wholes(files), few):
+            for damage in damages:
+                search.one(damage)
+                if search.problems:
+                    how = search.problems[0].splitlines()[-1].strip()
+                    return Caught(planted.name, planted.by, tried + search.count, f"{damage.what}: {how}")
+        tried += search.count
+    return None
