@@ -17,7 +17,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from dthreading.errors import ProtocolError, from_wire
+from dthreading.errors import DThreadingError, ProtocolError, from_wire
 from dthreading.wire.auth import Connector
 from dthreading.wire.codec import decode, encode
 from dthreading.wire.framing import FrameDecoder, frame
@@ -185,7 +185,7 @@ class Link:
         for body in bodies:
             message = decode(body)
             if isinstance(message, Rejected):
-                raise from_wire(message.code, f"{self.name}: {message.reason}")
+                raise _refusal(message, self.name)
             if self.welcome is not None:
                 messages.append(message)
             else:
@@ -196,10 +196,10 @@ class Link:
 
     def _shake_hands(self, message: Message) -> None:
         match message:
-            case Challenge():
+            case Challenge() if not self._connector.satisfied:
                 self.outbox.append(frame(encode(self._connector.challenged(message))))
                 self.flush()
-            case Welcome():
+            case Welcome() if self._connector.satisfied:  # or whoever took the port would just leave the challenge out
                 self.welcome = message
                 self._decoder.body_bytes_max = FRAME_BYTES_MAX
             case _:
@@ -233,3 +233,9 @@ class Link:
         self.socket.close()
         self._writing.release()
         return True
+
+
+def _refusal(rejected: Rejected, name: str) -> DThreadingError:
+    """The error that a server refuses us with; one of the standard library's is none that it may choose."""
+    error = from_wire(rejected.code, f"{name}: {rejected.reason}")
+    return error if isinstance(error, DThreadingError) else ProtocolError(f"{name} refused us: {rejected.reason}")

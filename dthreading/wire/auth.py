@@ -56,6 +56,8 @@ class Connector:
         self._role = role
         self._secret = secret
         self._nonce = nonce
+        self.satisfied = False
+        """Whether the acceptor has proved itself: whatever else it says before that is not to be believed."""
 
     def hello(self) -> Hello:
         """The first frame."""
@@ -74,6 +76,7 @@ class Connector:
                 "the server could not prove that it knows this client's secret: it was started by another user or with"
                 " another secret file; give both the same one (DTHREADING_SECRET_FILE, dthreading-server --secret-file)"
             )
+        self.satisfied = True
         return Proof(_mac(self._secret, b"connector", self._role, self._nonce, challenge.nonce))
 
 

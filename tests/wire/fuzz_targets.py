@@ -170,6 +170,7 @@ def connectors(luck: random.Random) -> int:
     try:
         connector.challenged(challenge)
     except NotAuthenticated:
+        assert not connector.satisfied
         return 1
     raise AssertionError("it believed a stranger")
 
