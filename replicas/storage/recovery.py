@@ -112,7 +112,8 @@ class _Reader:
         if index != FIRST_INDEX:
             # Older segments are dropped only when a younger one holds something durable, so it cannot be torn.
             opening = batches.read(data, 0)
-            if opening is None:
+            # Nor may it be another segment's: the log would begin there, and all before it would be forgotten.
+            if opening is None or opening.header.segment != index:
                 state.rot = f"{segment_name(index)} is damaged at its beginning"
                 return
             state.number, state.chain = opening.header.number - 1, opening.header.previous
