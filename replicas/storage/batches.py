@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import itertools
 import struct
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -186,9 +187,14 @@ def judge(data: bytes, position: int, number: int) -> tuple[Verdict, Header | No
 
 
 def salvage(data: bytes, position: int, header: Header) -> bytes:
-    """The body of a batch that is damaged: its records vouch for themselves, one by one."""
-    end = position + header.sectors * SECTOR
-    stream = b"".join([data[at + STAMP_BYTES : at + SECTOR] for at in range(position, end, SECTOR)])
+    """The body of a batch that is damaged, up to the first sector that is not its own.
+
+    Its records vouch for themselves, one by one, but not for their place: in another batch's sector stands what a slot
+    held before.
+    """
+    starts = range(position, position + header.sectors * SECTOR, SECTOR)
+    own = itertools.takewhile(lambda at: stamp_at(data, at) == header.number, starts)
+    stream = b"".join([data[at + STAMP_BYTES : at + SECTOR] for at in own])
     return stream[HEADER_BYTES : HEADER_BYTES + header.length]
 
 
