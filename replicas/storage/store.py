@@ -14,7 +14,7 @@ from replicas.paxos.types import NO_BALLOT, Ballot, Durable, Entry, EntryKind, R
 from replicas.storage.files import Disk, Fuse, StorageFailed, StorageRefused
 from replicas.storage.identity import IDENTITY_ASIDE, IDENTITY_NAME, Identity, read_identity, write_identity
 from replicas.storage.log import Log
-from replicas.storage.recovery import LogState, load_segment, read_log
+from replicas.storage.recovery import FIRST_INDEX, LogState, load_segment, read_log
 from replicas.storage.segments import SEGMENT_ASIDE, SEGMENT_BYTES, SegmentMaker, segment_indexes, segment_name
 from replicas.storage.snapshots import (
     SNAPSHOT_ASIDE,
@@ -252,6 +252,9 @@ def _durable(state: LogState, header: SnapshotHeader | None) -> tuple[Durable, s
                 return Durable(), f"slot {slot} is missing from its log"
             entry = Entry(slot, NO_BALLOT, EntryKind.NOOP, b"")
         entries.append(entry)
+    if header is None and state.segments[0].index != FIRST_INDEX:
+        # Segments are dropped only below a snapshot; without a slot above it, nothing else in the log misses it.
+        return Durable(), "its snapshot is gone, and the log that it replaced"
     while entries and entries[-1].slot not in state.entries:
         entries.pop()  # doubtful to the end: there is nothing to keep a place for
     # A doubtful slot's chosen value is not to be had any more, so what is known to be chosen ends before it.
