@@ -183,7 +183,9 @@ class _Reader:
         elif _was_durable(wanted, others, reached, header):
             state.rot = f"batch {wanted} of its log was durable and cannot be read in {segment_name(index)}"
         elif verdict is Verdict.ROT:
-            state.rot = f"the last batch of its log (number {wanted}) does not even tell any more what it promised"
+            assert reached is not None
+            where = f"number {wanted}, in {segment_name(reached[0])}"
+            state.rot = f"the last batch of its log ({where}) does not even tell any more what it promised"
         elif verdict is Verdict.DOUBTFUL:
             assert reached is not None
             assert header is not None
