@@ -49,6 +49,8 @@ class Waiting:
     line: list[Waiting] | None
     thread: int = 0
     data: Any = None
+    reign: tuple[int, ...] = ()
+    """Who led when it began to wait."""
 
     def leave(self) -> None:
         """Out of its line."""

@@ -66,7 +66,7 @@ class Reference:
     def __init__(self) -> None:
         self.slot = 0
         self.fence = 0
-        self.in_force = (0, 0)
+        self.in_force: tuple[int, ...] = (0, 0)
         self.sessions: dict[int, Session] = {}
         self.objects: dict[tuple[str, str], Model] = {}
         self.members: dict[str, int] = {}
@@ -319,6 +319,7 @@ class Reference:
     def waits(self, waiting: Waiting) -> None:
         """That call waits from now on."""
         session = self.sessions[waiting.caller.session]
+        waiting.reign = self.in_force
         session.waits[waiting.caller.lane] = waiting
         session.lanes[waiting.caller.lane].waiting = waiting
 
@@ -326,6 +327,8 @@ class Reference:
         """It waits no more."""
         caller, model = waiting.caller, waiting.owner
         self.touched.add(model.key)
+        if waiting.reign != self.in_force:
+            self.seen.append("woken under a later leader")
         session = self.sessions[caller.session]
         lane = session.lanes[caller.lane]
         assert lane.waiting is waiting

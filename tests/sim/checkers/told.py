@@ -66,6 +66,9 @@ class Told:
         self.calls: dict[CallName, Decided] = {}
         self.views: dict[Key, tuple[list[int], list[tuple[Any, ...]]]] = {}
         self.beliefs: dict[Key, list[Belief]] = {}
+        self.undone: set[CallName] = set()
+        """Whose answer was taken back."""
+        self.given_up: list[tuple[SimulatedClient, Ask, PendingCall]] = []
         self.told_slot = 0
         """The highest slot whose effect some thread has seen."""
         self.checked = 0
@@ -84,6 +87,7 @@ class Told:
             elif (former.status, former.value) != (status, value):
                 undone = status == Status.ERROR and value == "runtime"
                 assert undone, f"call {name} was answered {former}, and at {slot} {(status, value)}"
+                self.undone.add(name)
         for key in self.reference.touched:
             model = self.reference.objects.get(key)
             view = model.view() if model is not None else ()
@@ -118,8 +122,10 @@ class Told:
         else:
             self._answered(client, ask, call, session, since)
 
-    def abandons(self, ask: Ask, call: PendingCall) -> None:
-        """The thread was interrupted; what the call gave, if it had come, is given back."""
+    def abandons(self, client: SimulatedClient, ask: Ask, call: PendingCall) -> None:
+        """The thread was interrupted; what the call gave, or gives yet, is given back."""
+        if ask.manner.hands_out and call.sent:
+            self.given_up.append((client, ask, call))
         key = (ask.target.namespace, ask.target.name)
         self.beliefs[key] = [belief for belief in self.beliefs.get(key, []) if belief.call is not call]
 
@@ -235,3 +241,15 @@ class Told:
         """Everybody has been answered."""
         for key in list(self.beliefs):
             self.beliefs_hold(key)
+        for client, ask, call in self.given_up:
+            if client.alive and call.session is client.session and call.lane is not None and call.lane.undo is not call:
+                self._was_undone(ask, call, call.session, call.lane.index)
+
+    def _was_undone(self, ask: Ask, call: PendingCall, session: ClientSession, lane: int) -> None:
+        """Interrupted, its session lives, and its lane has been lent to others since: nothing of it is left."""
+        name = (session.id, lane, call.number)
+        decided = self.calls.get(name)
+        nothing = decided is None or decided.status == Status.ERROR or decided.value is False
+        index_stands = ask.target.kind == "Barrier"
+        assert nothing or index_stands or name in self.undone, f"{ask} was interrupted, and {decided} still stands"
+        self.kernel.seen["interrupted, and nothing is left of it"] += 1

@@ -66,6 +66,6 @@ class WatchedClient(SimulatedClient):
         super()._settled(running, call)
 
     def _abandon(self, running: Any, call: PendingCall) -> None:
-        self._watch.told.abandons(running.ask, call)
+        self._watch.told.abandons(self, running.ask, call)
         self._watch.black_box.abandons(running.ask, call)
         super()._abandon(running, call)

@@ -67,6 +67,7 @@ class Gathering(Workload):
         """The action: one at a time, as far as those who run it know."""
         me = (client, object())
         self.acting = me
+        self.scene.saw("barrier: a party runs the action")
         yield Sleep(luck.choice((0.0, 0.05, 0.4)))
         well = luck.random() < 0.8
         if lives(client, outcome):  # type: ignore[arg-type]
