@@ -166,10 +166,15 @@ class BatonLock:
             return True
         if not blocking or timeout == 0:
             return False
+        return self.acquire_within(None if timeout == -1 else timeout)
+
+    def acquire_within(self, seconds: float | None) -> bool:
+        """Of a lock that is locked: waits, be it for no time at all, in which others have their turn."""
         worker = current()
         assert worker is not None
+        assert self._locked
         self._line.append(worker)
-        if self._baton.wait(None if timeout == -1 else timeout):
+        if self._baton.wait(seconds):
             return True  # whoever released it has left it locked, and ours
         self._line.remove(worker)
         return False

@@ -52,10 +52,8 @@ class _Leaving:
         saved = self._release_save()
         notified = False
         try:
-            if timeout is None or timeout > 0:
-                notified = waiter.acquire(True, -1 if timeout is None else timeout)
-            else:
-                notified = waiter.acquire(False)
+            # Where no time is given, too, whoever got the lock just now comes first: it may there, and so it does here.
+            notified = waiter.acquire_within(None if timeout is None else max(0.0, timeout))
             return notified
         finally:
             if not notified:
@@ -128,7 +126,7 @@ def reference(baton: Baton) -> SimpleNamespace:
 
 
 def _checking(rlock: Any) -> Any:
-    """The one in Python does not look at its arguments where it need not wait; the one in C, which everybody has, does."""
+    """The one in Python does not look at its arguments where it need not wait; the one in C, which all have, does."""
 
     class RLock(rlock):
         def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:

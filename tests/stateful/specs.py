@@ -76,6 +76,16 @@ RLOCK = Spec(
 )
 
 
+def within(name: str, method: str, *arguments: Any) -> Operation:
+    """`with lock: condition.method()`, which most programs do."""
+
+    def work(objects: dict[str, Any], _: World) -> Any:
+        with objects[name]:
+            return getattr(objects[name], method)(*arguments)
+
+    return f"with {name}: {name}.{method}({', '.join(map(repr, arguments))})", work
+
+
 def waiters(condition: Any) -> int:
     """How many wait to be notified."""
     return len(condition._waiters) if hasattr(condition, "_waiters") else condition._peek("waiters")
@@ -100,17 +110,25 @@ def conditions(kind: str) -> Spec:
         operation
         for name in ("full", "empty")
         for operation in (
-            call(name, "wait"), call(name, "wait"), call(name, "wait", 1), call(name, "wait", 2.5),
-            call(name, "wait", 0), call(name, "wait", -1), call(name, "notify"), call(name, "notify"),
-            call(name, "notify", 2), call(name, "notify", 0), call(name, "notify", -1), call(name, "notify_all"),
-            wait_for(name, None), wait_for(name, 1.5), call(name, "release"), call(name, "acquire"),
+            call(name, "wait"), call(name, "wait", 1), call(name, "wait", 2.5), call(name, "wait", 0),
+            call(name, "wait", -1), call(name, "notify"), call(name, "notify", 2), call(name, "notify", 0),
+            call(name, "notify", -1), call(name, "notify_all"), wait_for(name, None), wait_for(name, 1.5),
+            call(name, "release"), call(name, "acquire"),
         )
     ]  # fmt: skip
-    lock = (*(call("it", "acquire"),) * 6, call("it", "acquire", timeout=1), *(call("it", "release"),) * 6)
+    usual = [
+        operation
+        for name in ("full", "full", "empty")
+        for operation in (
+            within(name, "wait"), within(name, "wait"), within(name, "wait", 1), within(name, "notify"),
+            within(name, "notify", 2), within(name, "notify_all"),
+        )
+    ]  # fmt: skip
+    lock = (*(call("it", "acquire"),) * 3, call("it", "acquire", timeout=1), *(call("it", "release"),) * 4)
     return Spec(
         f"Condition over {kind}",
         two_conditions(kind),
-        (*each, *lock, in_world("flag", True), in_world("flag", False)),
+        (*each, *usual, *lock, in_world("flag", True), in_world("flag", False)),
         lambda objects: (objects["it"].locked(), waiters(objects["full"]), waiters(objects["empty"])),
     )
 
@@ -123,6 +141,7 @@ def semaphore(kind: str, value: int) -> Spec:
             call("it", "acquire"), call("it", "acquire"), call("it", "acquire"), call("it", "acquire", False),
             call("it", "acquire", timeout=1), call("it", "acquire", True, 2.5), call("it", "acquire", timeout=0),
             call("it", "acquire", timeout=-1), call("it", "acquire", False, 1), call("it", "acquire", True, None),
+            call("it", "acquire"), call("it", "release", 3),
             call("it", "release"), call("it", "release"), call("it", "release", 2), call("it", "release", 0),
             call("it", "release", -1), call("it", "__enter__"), call("it", "__exit__", None, None, None),
         ),
@@ -148,7 +167,7 @@ def barrier(parties: int, *, action: bool, timeout: float | None = None) -> Spec
     waits = (call("it", "wait"),) * 6
     timed = (call("it", "wait", 1), call("it", "wait", timeout=2.5), call("it", "wait", 0))
     of_action = (
-        ("the gate is closed", lambda _, world: world.gate.acquire(False)),
+        *(("the gate is closed", lambda _, world: world.gate.acquire(False)),) * 4,
         ("the gate is opened", lambda _, world: world.gate.locked() and world.gate.release()),
         ("the gate is opened", lambda _, world: world.gate.locked() and world.gate.release()),
         in_world("action_fails", True),

@@ -20,7 +20,12 @@ from tests.stateful.specs import SPECS, Spec
 
 ASKED = os.environ.get("STATEFUL_EXAMPLES")
 EXAMPLES = int(ASKED or 60)
-STEPS = 40
+STEPS = 50
+
+RESTART = 19
+PASS_TIME = range(16, 19)
+SPANS_S = (0.25, 0.5, 1, 3)
+"""Beside the timeouts of 1, 1.5, 2 and 2.5 seconds: before them, at them, after."""
 
 
 def machine_for(specs: tuple[Spec, ...]) -> type[RuleBasedStateMachine]:
@@ -35,26 +40,21 @@ def machine_for(specs: tuple[Spec, ...]) -> type[RuleBasedStateMachine]:
             self.spec = spec
             self.duel = Duel(threads, processes, spec.make, spec.reads)
 
-        @precondition(lambda self: self.duel is not None and bool(self.duel.idle))
-        @rule(which=st.integers(0, 3), operation=st.integers(0, most - 1))
-        def call(self, which: int, operation: int) -> None:
-            assert self.duel is not None
-            thread = self.duel.idle[which % len(self.duel.idle)]
-            text, work = self.spec.operations[operation % len(self.spec.operations)]
-            if self.spec.may(self.duel, thread, text):
-                self.duel.step(thread, text, work)
-
-        @precondition(lambda self: self.duel is not None and len(self.duel.idle) < len(self.duel.threads))
-        @rule(seconds=st.sampled_from((0.25, 0.5, 1, 3)))
-        def pass_time(self, seconds: float) -> None:
-            assert self.duel is not None
-            self.duel.pass_time(seconds)
-
         @precondition(lambda self: self.duel is not None)
-        @rule()
-        def restart(self) -> None:
-            assert self.duel is not None
-            self.duel.restore()
+        @rule(turn=st.integers(0, 19), which=st.integers(0, 3), operation=st.integers(0, most - 1))
+        def step(self, turn: int, which: int, operation: int) -> None:
+            """One rule for all, since chance would give each of several an equal share."""
+            duel = self.duel
+            assert duel is not None
+            if turn == RESTART:
+                duel.restore()
+            elif turn in PASS_TIME or not duel.idle:
+                duel.pass_time(SPANS_S[operation % len(SPANS_S)])
+            else:
+                thread = duel.idle[which % len(duel.idle)]
+                text, work = self.spec.operations[operation % len(self.spec.operations)]
+                if self.spec.may(duel, thread, text):
+                    duel.step(thread, text, work)
 
         def teardown(self) -> None:
             if self.duel is not None:
