@@ -26,8 +26,8 @@ MODULES = ("fuzz_targets", "fuzz_states", "fuzz_doors")
 
 SHARES = {
     "client": 260, "peer": 240, "command": 120, "introduction": 30, "stream": 70, "acceptor": 60, "connector": 10,
-    "item": 60, "priority": 30, "module": 10, "entry": 40, "clients": 40, "replicas": 10, "servers": 10,
-    "formation": 5, "doors": 5,
+    "item": 60, "priority": 30, "module": 10, "entry": 40, "clients": 40, "operators": 5, "replicas": 10,
+    "servers": 10, "formation": 5, "doors": 5,
 }  # fmt: skip
 """Of a thousand frames, how many go to each target; those with a state behind them cost ten times as much."""
 

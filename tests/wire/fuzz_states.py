@@ -41,7 +41,7 @@ class _Checked(deque[tuple[int, int, Any]]):
     def append(self, flight: tuple[int, int, Any]) -> None:
         source, target, message = flight
         back = peers.decode(peers.encode(message))
-        assert back == message, message
+        assert words.sight(back) == words.sight(message), message
         super().append((source, target, back))
 
 
@@ -186,6 +186,53 @@ def clients(luck: random.Random) -> int:
             crowd.gone(luck.choice(list(crowd.connections)))
     crowd.check()
     return crowd.frames
+
+
+# --- operators who ask anything -----------------------------------------------------------------------------------
+
+QUESTIONS: Final = (
+    "status", "locks", "sessions", "delete", "members.list", "members.add", "members.replace", "members.remove",
+    "members.transfer", "members.join", "members.", "members.nothing", "",
+)  # fmt: skip
+
+
+def operators(luck: random.Random) -> int:
+    """Questions that people's programs may ask, with any arguments: an answer, or ProtocolError. What they change is
+    theirs to change, so nobody else is looked after here; but all replicas still agree.
+    """
+    group = Group(3)
+    group.queue = _Checked()
+    group.cut |= {(number, other) for number in group.replicas for other in range(4, 100)}  # newcomers never come
+    group.leader()
+    asked: dict[int, int] = {}
+    for number in range(1, 40):
+        home = luck.choice(list(group.replicas))
+        some = (words.text(luck), "r1", "r2", "r9", b"1", b"9" * 16, b"", words.integer(luck), True, None)
+        given = tuple(luck.choice(some) for _ in range(luck.choice((0, 1, 2, 2, 3, 3, 4))))
+        if luck.random() < 0.1:
+            given = (words.deep(luck),)
+        query = wire.Query(luck.choice((number, words.integer(luck))), luck.choice(QUESTIONS), given)
+        try:
+            body = codec.encode(query)
+            heard = codec.decode(body)
+            assert isinstance(heard, wire.Query)
+            group.replicas[home].client_said(100 + number, heard, body)
+        except (ProtocolError, TypeError):  # the daemon says ProtocolError for a question with too many arguments
+            group.replicas[home].client_gone(100 + number)
+        else:
+            asked[100 + number] = home
+        group.settle()
+        if luck.random() < 0.2:
+            group.pass_ms(luck.choice((20, 200)))
+        for said in group.said.values():
+            assert all(len(codec.encode(message)) <= limits.FRAME_BYTES_MAX for message in said)
+        if asked and luck.random() < 0.3:
+            connection, home = asked.popitem()
+            group.replicas[home].client_gone(connection)
+    applied = min(replica.machine.applied for replica in group.replicas.values())
+    digests = {replica.machine.digest for replica in group.replicas.values() if replica.machine.applied == applied}
+    assert len(digests) == 1
+    return 39
 
 
 # --- replicas who say anything ------------------------------------------------------------------------------------
@@ -401,4 +448,10 @@ def formation(luck: random.Random) -> int:
     return 40
 
 
-STATEFUL: Final = {"clients": clients, "replicas": replicas, "servers": servers, "formation": formation}
+STATEFUL: Final = {
+    "clients": clients,
+    "operators": operators,
+    "replicas": replicas,
+    "servers": servers,
+    "formation": formation,
+}

@@ -202,7 +202,9 @@ def body(luck: random.Random, table: dict[int, Any]) -> bytes:
 
 
 def sight(value: Any) -> Any:
-    """What can be compared: exact types at every depth, and NaN equal to itself."""
+    """What can be compared: exact types at every depth, and NaN equal to itself. A list arrives as a tuple."""
+    if isinstance(value, list):
+        return tuple, tuple(map(sight, value))
     if isinstance(value, tuple):
         return type(value), tuple(map(sight, value))
     if isinstance(value, dict):
