@@ -490,6 +490,15 @@ def test_what_nobody_heard_of_comes_back_to_the_head(tell, lost):
     assert story.holds() is lost
 
 
+def test_what_is_asked_next_acknowledges_an_item_only_if_the_group_has_seen_it(tell):
+    story = tell("Queue")
+    fill(story, 1, 2)
+    story.one("A", "get", gives=1)
+    story.history.lost(story("A", "task_done"))  # it may never have come there, and the item comes back
+    story.one("B", "get", gives=1)
+    assert story.holds()
+
+
 @pytest.mark.parametrize("redelivers", [True, False])
 @pytest.mark.parametrize("done", [True, False])
 def test_tasks_not_done_come_again_where_the_queue_redelivers(tell, redelivers, done):
