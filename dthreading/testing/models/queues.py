@@ -70,7 +70,11 @@ class SimpleQueue(Model):
         gets = [call for call in calls if call.operation == "get"]
         self._got = {call.number: freeze(call.value) for call in gets if call.outcome is Outcome.RETURNED}
         self._unheard = frozenset(call.number for call in gets if not call.is_settled)
-        last = {(call.session, call.thread): call.number for call in calls}
+        # What was asked after it acknowledges a get, if the group ever saw that.
+        last: dict[tuple[str, str], int] = {}
+        for call in calls:
+            if call.is_settled or (call.session, call.thread) not in last:
+                last[call.session, call.thread] = call.number
         self._perhaps_unheard = frozenset(last.values())
 
     # --- in and out
