@@ -69,6 +69,7 @@ class Parcels(Workload):
         while self.scene.busy():
             if luck.random() < 0.3:
                 yield thinks(luck, think_s)
+                continue  # in peace nobody ends a queue that is followed by another so late
             generation, queue = self.generation, self._queue()
             waits = luck.random() < 0.9
             manner, patience = (calls.GET, luck.choice((None, 0.3, think_s))) if waits else (calls.GET_NOWAIT, None)
@@ -91,6 +92,8 @@ class Parcels(Workload):
         number = self.scene.thread_number()
         while self.scene.busy():
             yield thinks(luck, think_s)
+            if not self.scene.busy():
+                break
             joined = yield Ask(self._queue(), "join", (number,), calls.JOIN)
             assert joined.how in {"ok", "interrupted"} or joined.value == "tasks_lost", joined
 
