@@ -11,6 +11,7 @@ from dthreading.wire import messages as wire
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Configuration, Durable, Member, Timing
+from replicas.replica.admission import Admission
 from replicas.replica.core import Replica
 from replicas.replica.output import ReplicaOutput
 
@@ -47,6 +48,67 @@ class Group:
         self.outputs: dict[int, list[ReplicaOutput]] = {number: [] for number in self.replicas}
         self.said: dict[int, list[Any]] = {}
         self.hung_up: dict[int, str] = {}
+        self._asked = 0
+
+    # --- members
+
+    def ask(self, number: int, question: str, *arguments: Any) -> dict[str, Any]:
+        """An operator's question about members to one replica, and its answer."""
+        self._asked += 1
+        self.say(number, -1, wire.Query(self._asked, f"members.{question}", arguments))
+        answers = [message for message in self.said.get(-1, []) if isinstance(message, wire.Answer)]
+        assert answers[-1].number == self._asked
+        return dict(answers[-1].value)
+
+    def until_done(self, number: int, question: str, *arguments: Any) -> str:
+        """Asks until it is done; what it says."""
+        for _ in range(500):
+            answer = self.ask(number, question, *arguments)
+            assert not answer.get("refused"), answer
+            if answer["done"]:
+                return str(answer["say"])
+            self.pass_ms(20)
+        raise AssertionError(answer)
+
+    def join(self, name: str, *, replaces: str = "") -> int:
+        """A newcomer asks to be let in, and starts with what it is told; its id."""
+        incarnation = name.encode()
+        for _ in range(500):
+            answer = self.ask(self.leader(), "join", name, incarnation, replaces, 0)
+            if answer["done"]:
+                break
+            self.pass_ms(20)
+        admission = Admission.decode(answer["admission"])
+        assert admission is not None
+        self.start(admission)
+        return admission.replica
+
+    def start(self, admission: Admission) -> None:
+        """A newcomer's process, with nothing on its disk but what it was told."""
+        self.outputs.setdefault(admission.replica, [])
+        self.replicas[admission.replica] = Replica(
+            paxos=Paxos(
+                replica=admission.replica,
+                configuration=admission.genesis,
+                durable=Durable(),
+                timing=Timing(),
+                luck=lambda: admission.replica / 10,
+                now_ms=self.now_ms,
+            ),
+            machine=Machine(admission.genesis),
+            namespace_term_ms=5_000,
+            now_ms=self.now_ms,
+            genesis=admission.genesis,
+            seeds=admission.seeds,
+        )
+
+    def isolate(self, *numbers: int) -> None:
+        """Nothing of theirs arrives, and nothing reaches them."""
+        self.cut |= {pair for one in numbers for other in self.replicas for pair in ((one, other), (other, one))}
+
+    def members(self, number: int) -> tuple[int, ...]:
+        """Who votes, as that replica knows it."""
+        return self.replicas[number].paxos.configuration.ids
 
     # --- time and messages
 
@@ -75,7 +137,7 @@ class Group:
             source, target, message = self.queue.popleft()
             if type(message) in self.held:
                 self.queue.append((source, target, message))
-            elif (source, target) not in self.cut:
+            elif (source, target) not in self.cut and target in self.replicas:
                 self.replicas[target].peer_said(source, message)
                 self.take(target)
 

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How members come and go: who may vote when, what is refused, and what a leader leaves to its successor."""
+
+from __future__ import annotations
+
+import pytest
+
+from dthreading.errors import ProtocolError
+from dthreading.wire import messages as wire
+from replicas.machine.commands import Admit
+from replicas.machine.core import Machine
+from replicas.machine.roster import NEWCOMERS_MAX, Roster
+from replicas.paxos.messages import Chosen
+from replicas.paxos.types import Configuration, Member, Role
+from replicas.replica.acquaintance import LATER, REMOVED
+from replicas.replica.admission import Admission
+from replicas.replica.changing import NEAR_ENTRIES, PARTNER_MS
+from tests.replica.harness import Group
+
+
+def group(size: int) -> tuple[Group, int]:
+    """One with a leader, which has heard everybody."""
+    made = Group(size)
+    leader = made.leader()
+    made.pass_ms(1500)
+    return made, leader
+
+
+# --- growing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_newcomer_learns_and_then_votes() -> None:
+    made, leader = group(1)
+    two = made.join("r2")
+    assert two == 2
+    assert made.replicas[2].paxos.role is Role.LEARNER
+    assert made.members(leader) == (1,)
+    assert made.until_done(leader, "add", "r2", b"r2") == "r2 is a member: replica 2"
+    made.pass_ms(200)
+    assert made.members(1) == made.members(2) == (1, 2)
+    assert made.replicas[2].machine.digest == made.replicas[1].machine.digest
+
+
+def test_two_that_are_asked_for_together_come_in_by_one_entry() -> None:
+    """A group of two would stand still with either of them; so nobody comes in until both are near."""
+    made, leader = group(1)
+    made.join("r2")
+    made.ask(leader, "add", "r2", b"r2")
+    made.ask(leader, "add", "r3", b"r3")
+    made.pass_ms(3 * PARTNER_MS)
+    assert made.members(leader) == (1,), "replica 3 is not there yet"
+    made.join("r3")
+    made.until_done(leader, "add", "r3", b"r3")
+    assert made.members(leader) == (1, 2, 3)
+    assert made.replicas[leader].paxos.configuration.epoch == 2
+
+
+def test_a_newcomer_that_nobody_has_asked_for_waits_for_a_partner_but_not_for_ever() -> None:
+    made, leader = group(1)
+    made.join("r2")
+    made.pass_ms(PARTNER_MS // 2)
+    assert made.members(leader) == (1,)
+    made.pass_ms(PARTNER_MS)
+    assert made.members(leader) == (1, 2)
+    made.join("r3")
+    made.pass_ms(1000)
+    assert made.members(leader) == (1, 2, 3), "three is odd: nothing to wait for"
+
+
+def test_nobody_votes_who_is_far_behind() -> None:
+    made, leader = group(1)
+    core = made.replicas[leader]
+    two = made.join("r2")
+    made.isolate(two)
+    made.ask(leader, "add", "r2", b"r2")
+    for number in range(NEAR_ENTRIES + 10):
+        core._submit(b"%d" % number, None)
+    made.settle()
+    made.cut.clear()
+    made.held.add(Chosen)
+    made.pass_ms(1000)
+    assert made.members(leader) == (1,)
+    said = made.ask(leader, "add", "r2", b"r2")["say"]
+    assert said.startswith("replica 2 at r2 catches up: ")
+    made.held.clear()
+    made.until_done(leader, "add", "r2", b"r2")
+
+
+def test_any_replica_may_be_asked() -> None:
+    """It carries the question to the leader; one that hears no leader says so."""
+    made, leader = group(3)
+    follower = next(number for number in made.replicas if number != leader)
+    answer = made.ask(follower, "list")
+    assert answer["leader"] == leader
+    assert [row["state"] for row in answer["members"]] == ["up"] * 3
+    made.isolate(follower)
+    made.pass_ms(3000)
+    answer = made.ask(follower, "list")
+    assert answer["elsewhere"]
+    assert answer["servers"] == ["r1", "r2", "r3"]
+
+
+def test_what_nobody_asks_ends_the_connection() -> None:
+    made, leader = group(1)
+    for question, arguments in (("list", (1,)), ("add", ("r2",)), ("add", ("r2", b"")), ("vanish", ())):
+        with pytest.raises(ProtocolError):
+            made.ask(leader, question, *arguments)
+
+
+def test_a_new_leader_goes_on_with_what_the_old_one_was_asked() -> None:
+    """The wish is in the log, so it does not die with whoever took it."""
+    made, leader = group(3)
+    made.ask(leader, "add", "r4", b"r4")
+    four = made.join("r4")
+    made.isolate(leader)
+    made.pass_ms(5000)
+    successor = made.leader()
+    assert successor != leader
+    made.pass_ms(3 * PARTNER_MS)
+    assert made.members(successor) == (1, 2, 3, four)
+
+
+def test_there_are_at_most_seven() -> None:
+    made, leader = group(7)
+    said = made.ask(leader, "add", "r8", b"r8")
+    assert said["refused"]
+    assert "7 are the most" in said["say"]
+    made.ask(leader, "replace", "1" if leader != 1 else "2", "r8", b"r8")
+    made.join("r8")
+    made.until_done(made.leader(), "add", "r8", b"r8")
+    assert len(made.members(made.leader())) == 7
+
+
+# --- shrinking and replacing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_a_leader_is_removed_after_it_has_handed_over(size: int) -> None:
+    made, leader = group(size)
+    made.until_done(leader, "remove", f"r{leader}")
+    made.pass_ms(1000)
+    rest = tuple(number for number in range(1, size + 1) if number != leader)
+    successor = made.leader()
+    assert successor in rest
+    assert made.members(successor) == rest
+    assert made.ask(successor, "remove", str(leader))["done"], "it is so, and may be asked for again"
+
+
+def test_the_last_but_one_of_three_is_not_removed_with_one_down() -> None:
+    made, leader = group(3)
+    down, up = (number for number in made.replicas if number != leader)
+    made.isolate(down)
+    made.pass_ms(1000)
+    for victim in (up, leader):
+        said = made.ask(leader, "remove", str(victim))
+        assert said["refused"]
+        assert f"replica {down} at r{down} cannot be reached" in said["say"]
+    assert made.members(leader) == (1, 2, 3)
+    made.until_done(leader, "remove", str(down))
+    assert made.members(leader) == tuple(sorted((leader, up)))
+
+
+def test_a_leader_that_has_just_come_refuses_nothing_that_it_cannot_know() -> None:
+    made, leader = group(3)
+    made.until_done(leader, "transfer", str(leader % 3 + 1), 0)
+    new = made.leader()
+    made.isolate(new)  # it has not heard any answer to a heartbeat of its own yet, as far as it can tell
+    core = made.replicas[new]
+    for follower in core.paxos._leadership.followers.values():  # type: ignore[union-attr]
+        follower.beat = 0
+    answer = made.ask(new, "remove", str(new))
+    assert not answer.get("refused")
+    assert "looks who is there" in answer["say"]
+
+
+@pytest.mark.parametrize("whose", ["leader", "follower", "only"])
+def test_a_newcomer_takes_a_place(whose: str) -> None:
+    """In one entry, so the group is never smaller or larger for it."""
+    made, leader = group(1 if whose == "only" else 3)
+    old = leader if whose != "follower" else leader % 3 + 1
+    new = made.join("new", replaces=str(old))
+    made.pass_ms(4000)
+    now = made.leader()
+    assert now != old
+    assert made.members(now) == tuple(sorted((set(range(1, new)) - {old}) | {new}))
+    assert made.replicas[now].paxos.configuration.epoch == 2
+
+
+def test_a_newcomer_that_was_faster_than_the_operator_takes_the_place_all_the_same() -> None:
+    """It became a member by itself; then somebody says whose place was meant for it."""
+    made, leader = group(3)
+    old = leader % 3 + 1
+    new = made.join("new")
+    made.pass_ms(2 * PARTNER_MS)
+    assert new in made.members(leader)
+    made.until_done(leader, "replace", str(old), "new", b"new")
+    assert old not in made.members(leader)
+    assert len(made.members(leader)) == 3
+    made.until_done(leader, "replace", str(old), "new", b"new")
+    other = next(number for number in made.members(leader) if number not in {leader, new})
+    said = made.ask(leader, "replace", str(other), "new", b"new")
+    assert said["refused"], "it has been used up for that: it is a member like any other now"
+    assert "is a member already" in said["say"]
+
+
+def test_a_newcomer_is_dismissed() -> None:
+    made, leader = group(3)
+    new = made.join("new")
+    made.until_done(leader, "remove", "new")
+    made.pass_ms(3 * PARTNER_MS)
+    assert made.members(leader) == (1, 2, 3)
+    assert made.replicas[leader].machine.roster.has_left(new)
+    answer = made.ask(leader, "join", "new", b"new", "", new)
+    assert answer["removed"]
+    assert made.join("again") == new + 1, "no id is given twice"
+
+
+def test_leadership_is_handed_to_whom_it_shall_go() -> None:
+    made, _ = group(5)
+    for target in (3, 5, 1):
+        made.until_done(made.leader(), "transfer", str(target), 0)
+        assert made.leader() == target
+    made.until_done(1, "transfer", "", 1)
+    assert made.leader() != 1
+    leader = made.leader()
+    lost = leader % 5 + 1
+    made.isolate(lost)
+    made.pass_ms(1500)
+    said = made.ask(leader, "transfer", str(lost), 0)
+    assert said["refused"]
+    assert f"replica {lost} cannot be reached" in said["say"]
+    assert made.leader() == leader
+
+
+# --- who knows whom --------------------------------------------------------------------------------------------------
+
+
+def test_links_follow_the_log() -> None:
+    made, leader = group(1)
+    made.join("r2")
+    made.pass_ms(100)
+    assert _links(made, 1) == {2: "r2"}
+    assert _links(made, 2) == {1: "r1"}
+    made.until_done(leader, "add", "r2", b"r2")
+    made.until_done(leader, "remove", "1")
+    made.pass_ms(1000)
+    assert _links(made, 2) == {}
+
+
+def _links(made: Group, number: int) -> dict[int, str]:
+    return next(output.links for output in reversed(made.outputs[number]) if output.links is not None)
+
+
+def test_clients_are_told_of_other_members() -> None:
+    made, leader = group(3)
+    follower = leader % 3 + 1
+    made.open(follower, 7)
+    made.join("r4")
+    made.pass_ms(2 * PARTNER_MS)
+    told = [message for message in made.said[7] if isinstance(message, wire.Servers)]
+    assert told == [wire.Servers(("r1", "r2", "r3", "r4"))]
+
+
+def test_a_newcomer_sends_clients_on() -> None:
+    made, _ = group(1)
+    two = made.join("r2")
+    made.say(two, 9, wire.Open(b"n", 10_000, "test", "lost"))
+    assert any(isinstance(message, wire.MoveOn) for message in made.said[9])
+    assert 9 in made.hung_up
+
+
+def test_a_removed_replica_is_told_so_only_when_the_change_is_over() -> None:
+    """Until a majority of the new members has all that was decided, they may have it from the removed one alone."""
+    made, _ = group(1)
+    two = made.join("r2", replaces="1")
+    core = made.replicas[two]
+    one = made.replicas[1]
+    seen = set()
+    for _ in range(300):
+        made.pass_ms(20)
+        objection = core.acquaintance.objection(1, b"1", core.machine)
+        if objection is not None:
+            seen.add(objection.code)
+            over = core.paxos.chosen > core.acquaintance.ruling_since
+            assert (objection.code == REMOVED) == over
+            assert objection.code in {REMOVED, LATER}
+    assert REMOVED in seen
+    assert made.leader() == two
+    assert one.paxos.role is Role.LEARNER
+    assert core.acquaintance.objection(2, b"other", core.machine).code == "wrong_group"  # type: ignore[union-attr]
+    assert core.acquaintance.objection(99, b"from the future", core.machine) is None
+
+
+# --- the roster -------------------------------------------------------------------------------------------------------
+
+
+def test_a_roster_gives_no_id_twice_and_survives_a_snapshot() -> None:
+    machine = Machine(Configuration("c", 1, (Member(1, "a", b"1"), Member(2, "b", b"2")), b""))
+    roster = machine.roster
+    roster.admit(Admit("x", b"x", 0, False))
+    roster.admit(Admit("x", b"x", 2, False))
+    assert roster.newcomers[3].replaces == 2
+    roster.admit(Admit("x", b"made anew", 0, True))
+    assert list(roster.newcomers) == [4], "its directory was made anew: another replica"
+    roster.dismiss(4)
+    roster.dismiss(4)
+    assert [replica for replica in range(8) if roster.has_left(replica)] == [3, 4]
+    assert roster.gone == {3: "x", 4: "x"}
+    roster.admit(Admit("y", b"y", 0, False))
+    roster.configure(Configuration("c", 2, (Member(2, "b", b"2"), Member(5, "y", b"y")), b""))
+    assert list(roster.unasked) == [5]
+    copy = Machine.restore([machine.dump()])
+    assert copy.roster.dump() == roster.dump()
+    assert copy.dump() == machine.dump()
+    roster.admit(Admit("y", b"y", 0, True))
+    assert not roster.unasked
+    for number in range(2 * NEWCOMERS_MAX):
+        roster.admit(Admit(f"n{number}", b"n%d" % number, 0, True))
+    assert len(roster.newcomers) == NEWCOMERS_MAX
+    assert roster.top == 5 + NEWCOMERS_MAX
+    assert Roster().find(b"nobody") == 0
+
+
+def test_an_admission_is_told_from_a_formation() -> None:
+    genesis = Configuration("c", 1, (Member(1, "a", b"1"),), b"")
+    admission = Admission(7, genesis, ((1, "a"), (5, "b")))
+    assert Admission.decode(admission.encode()) == admission
+    for phase in (0, 1, 2):
+        assert Admission.decode(bytes([phase]) + b"...") is None
