@@ -78,6 +78,21 @@ def test_a_batch_of_another_segment_at_the_beginning_of_the_oldest() -> None:
     assert f"{segments[0]} is damaged at its beginning" in rot_found
 
 
+def test_a_segments_last_batch_at_the_beginning_of_the_oldest() -> None:
+    """As before, but it is the segment's own; a segment may end early, so the log would go on in the next one."""
+    disk = SimulatedDisk(random.Random(0))
+    storage = formatted(disk)
+    for slot in range(1, 40):
+        storage.append([accepted(slot, b"v" * 200)])
+        storage.sync()
+    take_snapshot(storage, 20)
+    oldest = next(name for name in disk.names() if name.startswith("log-"))
+    assert oldest != "log-0000000001"
+    last = max(at for at in range(0, len(disk.contents(oldest)), SECTOR) if batches.read(disk.contents(oldest), at))
+    disk.open(oldest).write_durable(0, disk.contents(oldest)[last : last + SECTOR])
+    assert f"{oldest} is damaged at its beginning" in (reopen(disk).recovered.rot or "")
+
+
 def test_records_of_another_batch_are_not_saved_from_a_damaged_one() -> None:
     """A record vouches for itself, not for its place: in a sector that is another batch's, an older value of a slot may
     stand, and it must not come back.
