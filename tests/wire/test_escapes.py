@@ -17,6 +17,7 @@ from dthreading.session import ACQUIRE, ClientSession, PendingCall, State, Targe
 from dthreading.wire import codec, limits, values
 from dthreading.wire import messages as wire
 from replicas.daemon import clients
+from replicas.daemon.peers import Introduction, _introductions
 from replicas.paxos import messages as paxos
 from replicas.paxos.values import Ballot, Configuration, Entry, Member, encode_ballot, encode_configuration
 from replicas.replica.formation import Census, Formation, Phase
@@ -376,3 +377,37 @@ def test_an_operator_who_leaves_is_forgotten() -> None:
         return house.replica._hosting.connections
 
     assert asyncio.run(story()) == ()
+
+
+def test_an_introduction_as_long_as_a_frame_is_refused() -> None:
+    """The refusal named its group, and became longer than a frame may be, which ended the replica that refused."""
+    endless = "x" * (limits.FRAME_BYTES_MAX - 100)
+    for introduction in (
+        Introduction(endless, 1, b"i" * 16, 2, "a:1"),
+        Introduction("group", 1, b"i" * 16, 2, endless),
+        Introduction("group", 2**64, b"i" * 16, 2, "a:1"),
+        Introduction("group", 1, endless.encode(), 2, "a:1"),
+    ):
+        with pytest.raises(ProtocolError):
+            _introductions.decode(_introductions.encode(introduction))
+    whole = Introduction("group", 1, b"i" * 16, 2, "a:1")
+    assert _introductions.decode(_introductions.encode(whole)) == whole
+
+
+def test_a_line_of_the_log_about_a_stranger_is_short() -> None:
+    """What it sent is named in it, and must not fill the disk."""
+    lines: list[str] = []
+
+    class Quiet:
+        def now_s(self) -> float:
+            return 0.0
+
+        def warn(self, now_s: float, line: str) -> None:
+            lines.append(line)
+
+        peer_name = "somebody"
+
+    quiet: Any = Quiet()
+    clients.Clients(quiet, quiet, None, quiet, 10).complain(quiet, "no question " + "x" * 1_000_000)
+    assert lines[0].startswith("ended the connection from somebody: no question xxx")
+    assert len(lines[0]) < 2_000
