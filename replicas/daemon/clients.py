@@ -42,6 +42,9 @@ HANDSHAKE_S: Final = 5.0
 UNREAD_BYTES_MAX: Final = 4 * limits.FRAME_BYTES_MAX
 """What may wait for one client that does not read. Twice the largest answer, and room for the others of its threads."""
 
+WHY_CHARACTERS_MAX: Final = 500
+"""Of what is logged about a connection's end: it may name what came on it."""
+
 FROM_CLIENT: Final = frozenset({*COMMANDS, Keepalive, CloseAtEnd})
 
 
@@ -122,6 +125,7 @@ class Clients:
 
     def complain(self, connection: Connection, why: str) -> None:
         """One line in the log about a connection that we end."""
+        why = why[:WHY_CHARACTERS_MAX]
         self._muffler.warn(self.host.now_s(), f"ended the connection from {connection.peer_name}: {why}")
 
     # --- for the connections

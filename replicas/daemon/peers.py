@@ -61,7 +61,15 @@ class Introduction(NamedTuple):
     """Where it listens itself, for one that has not heard of it yet."""
 
 
-_introductions: Final[Codec[Introduction]] = Codec({100: Introduction})
+def _too_long(introduction: Introduction) -> str | None:
+    """Whoever is refused is told what it said, in one frame."""
+    longest = max(map(len, (introduction.cluster, introduction.incarnation, introduction.address)))
+    return f"{longest} characters" if longest > limits.NAME_BYTES_MAX else None
+
+
+_introductions: Final[Codec[Introduction]] = Codec(
+    {100: Introduction}, natural=[Introduction], flaws={Introduction: _too_long}
+)
 
 
 class Host(Protocol):
