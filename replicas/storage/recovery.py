@@ -117,13 +117,17 @@ class _Reader:
                 state.rot = f"{segment_name(index)} is damaged at its beginning"
                 return
             state.number, state.chain = opening.header.number - 1, opening.header.previous
+        self._follow(index, data)
+        if index != FIRST_INDEX and _holds_older(data, state.position, state.number):
+            state.rot = f"{segment_name(index)} is damaged at its beginning"
+            return
         while True:
-            self._follow(index, data)
             continuation = self._find_continuation()
             if continuation is None:
                 self._judge_end(index, data)
                 return
             index, data = continuation
+            self._follow(index, data)
 
     def _follow(self, index: int, data: bytes) -> None:
         state = self._state
@@ -207,6 +211,11 @@ class _Reader:
         doubted = sorted(state.doubtful.intersection(slots))
         saved = [state.entries[slot] for slot in sorted(told - state.doubtful) if slot > state.floor]
         return Lost(index, header, saved, doubted)
+
+
+def _holds_older(data: bytes, position: int, number: int) -> bool:
+    """Whether batches follow that are older than the last one before them: then a later one stands at the beginning."""
+    return any(0 < batches.stamp_at(data, at) <= number for at in range(position, len(data), SECTOR))
 
 
 def _was_durable(
