@@ -195,3 +195,23 @@ class BatonLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+class FreeLock(BatonLock):
+    """Not handed to the next, but free for whoever has its turn first: what `_thread.lock` may do as well."""
+
+    def acquire_within(self, seconds: float | None) -> bool:
+        worker = current()
+        assert worker is not None
+        assert seconds is None, "the standard library's classes wait for their inner locks for ever"
+        while self._locked:
+            self._line.append(worker)
+            self._baton.wait()
+        self._locked = True
+        return True
+
+    def release(self) -> None:
+        assert self._locked
+        self._locked = False
+        if self._line:
+            self._baton.wake(self._line.popleft())

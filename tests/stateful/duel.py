@@ -108,6 +108,12 @@ class Duel:
         lock = self.processes.group.machine.find(it._proxy_target.namespace, "it")
         return lock is not None and any(hold.fence != lock.fence for hold in it._proxy_holds._by_thread.values())
 
+    def is_acting(self) -> bool:
+        """Whether a barrier's action is running."""
+        it = self.ours.objects[0]["it"]
+        found = self.processes.group.machine.find(it._proxy_target.namespace, "it")
+        return it._proxy_kind == "Barrier" and found is not None and found.runner is not None
+
     @property
     def idle(self) -> list[int]:
         """The threads that may be given something to do."""

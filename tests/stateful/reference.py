@@ -5,6 +5,9 @@ Their source is the running interpreter's, class by class; only the lock and the
 are others. Where the order among waiters is not defined there (who gets a Lock next), it is first come, first served
 here, which is one of the orders that it may have, and the one that we promise.
 
+A class's own inner lock goes to whoever has its turn first, so that those whom a full barrier lets through are out of
+it before somebody who came to abort it meanwhile is in; the standard library may do it either way.
+
 Two differences are meant, and stand here: a Condition's waiter whose time is up leaves the line at that moment (in the
 standard library it may still swallow a notification that it then does not report); and queues know `shutdown` on every
 version, as they do from 3.13 on.
@@ -21,7 +24,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from tests.stateful.baton import Baton, BatonLock
+from tests.stateful.baton import Baton, BatonLock, FreeLock
 
 HAS_SHUTDOWN = hasattr(queue, "ShutDown")
 
@@ -106,12 +109,12 @@ class _ShuttingDown:
 
 def reference(baton: Baton) -> SimpleNamespace:
     """The module, as it were: Lock, RLock, Condition, ..., Queue, LifoQueue, PriorityQueue."""
-    lock = partial(BatonLock, baton)
-    names: dict[str, Any] = {**vars(threading), "_allocate_lock": lock, "Lock": lock, "_time": baton.time}
+    lock, inner = partial(BatonLock, baton), partial(FreeLock, baton)
+    names: dict[str, Any] = {**vars(threading), "_allocate_lock": lock, "Lock": inner, "_time": baton.time}
     exec(_THREADING, names)
     names["RLock"] = rlock = _checking(names["_RLock"])
     names["Condition"] = type("Condition", (_Leaving, names["Condition"]), {"_new_lock": staticmethod(lock)})
-    queues = {**vars(queue), "threading": SimpleNamespace(Lock=lock, Condition=names["Condition"]), "time": baton.time}
+    queues = {**vars(queue), "threading": SimpleNamespace(Lock=inner, Condition=names["Condition"]), "time": baton.time}
     exec(_QUEUE, queues)
     if not HAS_SHUTDOWN:
         for name in ("Queue", "LifoQueue", "PriorityQueue"):

@@ -28,8 +28,14 @@ class Spec:
 
     def may(self, duel: Duel, thread: int, text: str) -> bool:
         """Whether that operation can be compared, as things are: see where the answer is no."""
-        if "maxsize =" in text:  # there it lets a waiting putter in with the next get, here at once
-            return not duel.ours.objects[0]["it"].full()
+        if "maxsize =" in text:
+            # There a waiting putter hears of a new bound with the next get, here at once; and if the queue is still
+            # full then, it stands at the end of the line there, here where it stood.
+            queue = duel.ours.objects[0]["it"]
+            return not queue.full() and queue.qsize() <= int(text.rpartition(" ")[2])
+        if "it.wait(" in text and text != "it.wait()" and duel.is_acting():
+            # There the time of who comes during the action counts from when that has ended, here from the call.
+            return False
         return "acquire" in text or not duel.has_stale_hold(thread)
 
     def __repr__(self) -> str:
