@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     locks.add_argument("name", nargs="?", default="", metavar="NAME", help="only objects whose name contains this")
     locks.set_defaults(run=_locks)
     members.add_parser(commands, common)
+    members.add_recovery(commands)
     return parser
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dthreading.config import Settings
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "add_recovery"]
 
 AGAIN_S: Final = 0.1
 """Between two questions while the group is about it."""
@@ -67,6 +67,26 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     transferring = verbs.add_parser("transfer-leader", parents=[common])
     transferring.add_argument("member", nargs="?", default="", metavar="MEMBER")
     transferring.set_defaults(run=lambda arguments: _run(arguments, _transfer))
+
+
+def add_recovery(commands: Any) -> None:
+    """Add `recover-unsafe`, which is done on a survivor's machine, by the server's own program."""
+    about = "a majority of the members is lost for good: make a new group of what a survivor's data directory holds"
+    recovering = commands.add_parser("recover-unsafe", help=about, description=about)
+    recovering.add_argument("directory", metavar="DIR", help="the survivor's data directory; it stays as it is")
+    recovering.add_argument("new", metavar="NEW", help="the data directory of the new group, empty or not there yet")
+    recovering.add_argument("--listen", metavar="ADDRESS", required=True, help="where the new replica will listen")
+    recovering.add_argument("--yes", action="store_true", help="do not ask")
+    recovering.set_defaults(run=_recover)
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    import subprocess  # noqa: PLC0415
+    import sys  # noqa: PLC0415
+
+    words = ["--recover-unsafe", arguments.directory, "--data-dir", arguments.new, "--listen", arguments.listen]
+    words += ["--yes"] if arguments.yes else []
+    return subprocess.call([sys.executable, "-m", "replicas.cli", *words])  # noqa: S603 - our own program
 
 
 class _Refused(Exception):

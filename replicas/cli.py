@@ -16,6 +16,8 @@ from replicas.daemon.exits import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from replicas.daemon.options import Options
+
 __all__ = ["ExitCode", "main", "version"]
 
 
@@ -32,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = options.parse(sys.argv[1:] if argv is None else argv, os.environ)
     except options.BadOptions as error:
         return _refuse(str(error))
+    if chosen.check is not None or chosen.recover is not None:
+        return _offline(chosen)
     from replicas.daemon import running  # noqa: PLC0415
 
     try:
@@ -40,6 +44,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     except running.CannotServe as error:
         return _refuse(str(error), error.code)
+
+
+def _offline(chosen: Options) -> int:
+    from replicas.daemon import offline  # noqa: PLC0415
+
+    def sure(question: str) -> bool:
+        if chosen.sure:
+            return True
+        print(f"{question}. To go on, type: lose", flush=True)
+        return sys.stdin.readline().strip() == "lose"
+
+    try:
+        if chosen.check is not None:
+            offline.check(chosen.check, print)
+        if chosen.recover is not None:
+            offline.recover_unsafe(chosen.recover, chosen.data_dir, str(chosen.listen), sure=sure, say=print)
+    except offline.Unusable as error:
+        return _refuse(str(error), error.code)
+    return ExitCode.STOPPED
 
 
 def _refuse(sentence: str, code: ExitCode = ExitCode.REFUSED) -> int:

@@ -193,16 +193,17 @@ class Entrance(ABC):
         source, own = introduction.replica, self.replica
         if not own:
             return Objection(LATER, "this replica is being admitted")
-        if introduction.to != own:
+        group = self.core.paxos.configuration.cluster if self.core is not None else ""
+        if group and introduction.cluster not in {"", group}:
+            reason = f"replica {source} belongs to the group {introduction.cluster}, this one to {group}"
+        elif introduction.to != own:
             reason = f"replica {source} means to reach replica {introduction.to}, and this is replica {own}"
         elif source == own:
             reason = f"it calls itself replica {own}, as this one does"
-        elif self._formation is None and (self.core is None or not introduction.cluster):
-            reason = f"replica {source if self.core is not None else own} is in no group"
+        elif self._formation is None and not (group and introduction.cluster):
+            reason = f"replica {source if group else own} is in no group"
         elif self.core is None or not introduction.cluster:
             return None
-        elif introduction.cluster != (group := self.core.paxos.configuration.cluster):
-            reason = f"replica {source} belongs to the group {introduction.cluster}, this one to {group}"
         else:
             return self._judged(self.core, introduction)
         return Objection("wrong_group", reason)

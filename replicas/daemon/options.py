@@ -57,6 +57,11 @@ LEASE_S: Final = 10.0
 class Options:
     """Everything the operator chose, checked. Times are in the units their names say."""
 
+    check: Path | None
+    """A directory to examine, instead of serving."""
+    recover: Path | None
+    """A survivor's directory to make a new group of, in `data_dir`, instead of serving."""
+    sure: bool
     listen: Address
     listen_fd: int | None
     cluster: tuple[Address, ...]
@@ -147,6 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-level", metavar="LEVEL", help="debug, info, warning or error (default info)")
     add("--log-json", action="store_true", default=None, help="log one JSON object a line")
     add("--event-loop", choices=("auto", "asyncio", "uvloop"), help="auto: uvloop where it is installed")
+    add("--check", metavar="DIR", help="examine this data directory, say what was found, and end")
+    add(
+        "--recover-unsafe",
+        metavar="DIR",
+        help="a majority is lost: make a new group in --data-dir of what this survivor's directory holds, and end",
+    )
+    add("--yes", action="store_true", default=None, help="with --recover-unsafe: do not ask")
     add("--embedded", metavar="DIR", help=argparse.SUPPRESS)
     add("--idle-exit", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
     add("--version", action="version", version=f"dthreading-server {version()}")
@@ -230,7 +242,13 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> Options:
             name = clash[0].replace("_", "-")
             raise BadOptions(f"--embedded is one durable replica in its own directory: it goes without --{name}")
     listen = _listen(values)
+    recover = values.get("recover_unsafe")
+    if recover is not None and not values.get("data_dir"):
+        raise BadOptions(f"--recover-unsafe {recover} leaves that directory as it is: name the new one with --data-dir")
     options = Options(
+        check=Path(values["check"]).absolute() if values.get("check") else None,
+        recover=Path(recover).absolute() if recover is not None else None,
+        sure=bool(values.get("yes")),
         listen=listen,
         listen_fd=values.get("listen_fd"),
         cluster=_cluster(values, listen),

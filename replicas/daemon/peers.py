@@ -235,15 +235,20 @@ class _Dialer:
     def up(self, link: _Dialed) -> None:
         """The other side has welcomed us."""
         self._pause_s = DIAL_S_MIN
-        self._said = None
         self.link = link
         log.info("linked to replica %d at %s", self.replica, self.address)
         self.peers.host.link_up(self.replica)
+
+    def refused(self) -> None:
+        """The other side does not want us. That it answers at all is no reason to come again at once."""
+        self._pause_s = DIAL_S_MAX
 
     def ended(self, link: _Dialed | None, why: str) -> None:
         """The connection, or the attempt, has ended."""
         if link is not self._current:
             return
+        if not why:
+            self._said = None
         if self.link is not None:
             self.link = None
             if self._pause_s:
@@ -344,5 +349,6 @@ class _Dialed(Connection):
             if message.code == LATER:
                 self.hang_up()
                 return
+            self._dialer.refused()
             raise ProtocolError(f"it refused us: {message.reason}")
         raise ProtocolError(f"it sent {type(message).__name__} where it should not")
