@@ -15,15 +15,20 @@ from tests.sim.group import PLACES
 from tests.sim.host import POINTS
 from tests.sim.mishaps import lasting
 from tests.sim.mishaps.common import leads
-from tests.sim.plan import Mishap, Plan, drawn
+from tests.sim.plan import Menu, Mishap, Plan, drawn
 from tests.sim.running import MENU
 from tests.sim.world import World
 
 TROUBLE_US = 12_000_000
 
+OBJECTS = {"lock:a": 1.0, "semaphore:s": 1.0, "goods:g": 1.0, "meeting:m": 1.0}
+"""The same in each of these worlds: what a fault does is looked at here, and not what else there is."""
+
 
 def _plan(kind: str, seed: int, every_us: int, *, replicas: int = 3, core_only: bool = False) -> Plan:
-    plan = drawn(seed, MENU, replicas=replicas, clients=4, trouble_us=TROUBLE_US, core_only=core_only)
+    plan = drawn(
+        seed, Menu(MENU.mishaps, OBJECTS), replicas=replicas, clients=4, trouble_us=TROUBLE_US, core_only=core_only
+    )
     moments = range(1_000_000, TROUBLE_US, every_us)
     only = tuple(Mishap(f"m{number}", at_us, kind, number + 1000 * seed) for number, at_us in enumerate(moments))
     clients = tuple(part._replace(think_s=0.5) for part in plan.clients)
@@ -90,7 +95,7 @@ def test_the_power_goes_in_the_middle_of_the_disks_work() -> None:
 
 def test_interrupts_strike_at_every_stage_of_a_call() -> None:
     """While it waits; with the verdict to be waited for; with the answer in hand; and in the middle of a release."""
-    seen = _seen("interrupt", seeds=range(4), every_us=50_000)
+    seen = _seen("interrupt", seeds=range(2), every_us=50_000)
     for what in ("and undone", "and kept to its verdict", "with the answer in its hands"):
         assert seen[f"client: interrupted{' ' if what.startswith('with') else ', '}{what}"]
 
