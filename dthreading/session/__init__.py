@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client's session with the group, without I/O. A map: `calls` is what a call is, `lease` how long we may believe to
-live, `core` the session that sends calls, again and again, until they are answered.
+live, `words` what may be said and what means anything, `core` the session that sends calls, again and again, until they
+are answered.
 """
 
 from __future__ import annotations
