@@ -198,14 +198,23 @@ class BatonLock:
 
 
 class FreeLock(BatonLock):
-    """Not handed to the next, but free for whoever has its turn first: what `_thread.lock` may do as well."""
+    """Not handed to the next, but free for whoever has its turn first; and a Condition's waiters, who were in already,
+    come before those who are not. `_thread.lock` may do this as well.
+    """
+
+    def __init__(self, baton: Baton) -> None:
+        super().__init__(baton)
+        self._returning: deque[Worker] = deque()
 
     def acquire_within(self, seconds: float | None) -> bool:
+        assert seconds is None, "the standard library's classes wait for their inner locks for ever"
+        return self._acquire(self._line)
+
+    def _acquire(self, line: deque[Worker]) -> bool:
         worker = current()
         assert worker is not None
-        assert seconds is None, "the standard library's classes wait for their inner locks for ever"
         while self._locked:
-            self._line.append(worker)
+            line.append(worker)
             self._baton.wait()
         self._locked = True
         return True
@@ -213,5 +222,14 @@ class FreeLock(BatonLock):
     def release(self) -> None:
         assert self._locked
         self._locked = False
-        if self._line:
-            self._baton.wake(self._line.popleft())
+        line = self._returning or self._line
+        if line:
+            self._baton.wake(line.popleft())
+
+    # What a Condition asks of its lock, where the lock has it.
+
+    def _release_save(self) -> None:
+        self.release()
+
+    def _acquire_restore(self, _: None) -> None:
+        self._acquire(self._returning)
