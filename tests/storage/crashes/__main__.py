@@ -11,6 +11,7 @@ integration.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import sys
 import time
@@ -49,7 +50,9 @@ def main() -> int:
 def _crashes(states: int, seed: int, torn: float) -> int:
     began = time.process_time()
     search = Search(load("small"), states, torn)
-    failure = search.run(seed)
+    failure = None
+    with contextlib.suppress(KeyboardInterrupt):  # whoever stops it wants to know how far it came
+        failure = search.run(seed)
     for kind, count in sorted(search.counts.items()):
         print(f"{count:10,}  {kind}")
     print(f"{search.distinct:10,}  distinct states of {search.stories} runs, opened {search.openings:,} times")

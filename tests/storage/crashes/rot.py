@@ -5,7 +5,8 @@ Each damage is told (rot, or a refusal, in one sentence that names the file), or
 newest batch, or it lies in bytes that nobody uses, and then nothing changes. Three things no disk alone can tell from
 what it was before, and they are exactly these: the newest batch with a sector of it zeroed is one that was never
 finished; the newest segment gone, or cut short behind any batch, is one that never was; all files of an earlier moment
-are that moment. A snapshot that is gone is told as soon as the log does not hold everything from its first slot on.
+are that moment. A batch that a power cut took before it was acknowledged may come back where it belongs, as if it had survived.
+A snapshot that is gone is told as soon as the log does not hold everything from its first slot on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ __all__ = ["Damaged", "RotSearch", "settled"]
 ONE_BIT: Final = "one bit"
 ALL_BITS: Final = "all bits"
 LOG: Final = re.compile(r"log-\d{10}")
-NAMES_A_FILE: Final = re.compile(r"log-\d{10}|identity|snapshot|its log is gone|slot \d+ is missing from its log")
+NAMES_A_FILE: Final = re.compile(
+    r"log-\d{10}|identity|snapshot|its log is gone|has format version|slot \d+ is missing from its log"
+)
 
 
 class Damaged(NamedTuple):
@@ -121,6 +124,8 @@ class RotSearch:
             return "as if never written", None
         if in_newest:
             return "doubtful", self._doubt(outcome)
+        if damage.what == "stale" and (damage.name, damage.start) == (name, end) and self._adds(outcome):
+            return "as if it had survived", None
         if damage.what == "gone" and damage.name == "snapshot" and self._holds_all(outcome):
             return "harmless", None
         return "changed", "what was acknowledged is changed or lost, and nothing is said"
@@ -130,6 +135,16 @@ class RotSearch:
         if damage.what in ("gone", "cut short"):
             return self.earlier
         return self.earlier[:1] if damage.what == "stale" or _is_zeroed(damage) else []
+
+    def _adds(self, outcome: Outcome) -> bool:
+        """A batch that was lost with the power, unacknowledged, comes back behind the newest: the chain fits, and it was
+        ours. Nothing that is known is lost by it.
+        """
+        known = {entry.slot: entry for entry in self.truth.view.entries}
+        found = {entry.slot: entry for entry in outcome.view.entries}
+        same = (outcome.view.identity, outcome.view.snapshot) == (self.truth.view.identity, self.truth.view.snapshot)
+        kept = all(slot in found and found[slot].ballot >= known[slot].ballot for slot in known)
+        return same and kept and outcome.view.promised >= self.truth.view.promised and not outcome.doubtful
 
     def _holds_all(self, outcome: Outcome) -> bool:
         """Without its snapshot: whether the log still tells all of it from the first slot on, and the promise."""
