@@ -202,6 +202,10 @@ class Paxos(Agent):
             self._stand_back()
         self._raise_floor()
 
+    def reigned(self, ballot: Ballot) -> None:
+        """A snapshot holds the LEADS of `ballot`, which is in force at the floor and not in the log any more."""
+        self.ballot_in_force = max(self.ballot_in_force, ballot)
+
     def hand_over(self, target: int | None = None) -> None:
         """Pass leadership to `target`, or to the follower that has most, and propose nothing more. (A stop, a disk that
         hangs, a leader that is to be removed.)

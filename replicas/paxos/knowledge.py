@@ -45,7 +45,7 @@ class Knowledge(ABC):
         assert replica > 0
         self.replica = replica
         self.configuration = durable.configuration or configuration
-        self.ballot_in_force = NO_BALLOT  # of the LEADS entries seen in this life; the machine keeps the lasting one
+        self.ballot_in_force = NO_BALLOT  # the highest LEADS up to the floor, as far as it is known here
         self._timing = timing
         self._luck = luck
         self._now_ms = now_ms

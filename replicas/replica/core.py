@@ -73,6 +73,7 @@ class Replica(Hosted):
     ) -> None:
         super().__init__(machine)
         self.paxos = paxos
+        paxos.reigned(Ballot(*machine.ballot_in_force))
         self._namespace_term_ms = namespace_term_ms
         self._now_ms = now_ms
         self._due_ms = now_ms  # a tick long after it means that the process was paused
@@ -372,6 +373,7 @@ class Replica(Hosted):
         self.machine = machine
         self._cutting.restart(slot)
         self.paxos.installed(slot, configuration, chain, promised)
+        self.paxos.reigned(Ballot(*machine.ballot_in_force))
         self._members.exchanged(machine)
         self._catch_up_clients()
 
