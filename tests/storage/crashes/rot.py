@@ -5,8 +5,8 @@ Each damage is told (rot, or a refusal, in one sentence that names the file), or
 newest batch, or it lies in bytes that nobody uses, and then nothing changes. Three things no disk alone can tell from
 what it was before, and they are exactly these: the newest batch with a sector of it zeroed is one that was never
 finished; the newest segment gone, or cut short behind any batch, is one that never was; all files of an earlier moment
-are that moment. A batch that a power cut took before it was acknowledged may come back where it belongs, as if it had survived.
-A snapshot that is gone is told as soon as the log does not hold everything from its first slot on.
+are that moment. A batch that a power cut took before it was acknowledged may come back where it belongs, as if it had
+survived. A snapshot that is gone is told as soon as the log does not hold everything from its first slot on.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class RotSearch:
         return self.earlier[:1] if damage.what == "stale" or _is_zeroed(damage) else []
 
     def _adds(self, outcome: Outcome) -> bool:
-        """A batch that was lost with the power, unacknowledged, comes back behind the newest: the chain fits, and it was
-        ours. Nothing that is known is lost by it.
+        """A batch that was lost with the power, unacknowledged, comes back behind the newest: the chain fits, and it
+        was ours. Nothing that is known is lost by it.
         """
         known = {entry.slot: entry for entry in self.truth.view.entries}
         found = {entry.slot: entry for entry in outcome.view.entries}
