@@ -13,13 +13,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.scope import agreement, paxos_bugs
+from tests.scope import agreement, lock_bugs, mutual, paxos_bugs
+from tests.scope.clients import LockScope
 from tests.scope.exploring import Explorer
 from tests.scope.planting import Bug
 from tests.scope.replicas import Scope
 
-MODELS: dict[str, tuple[type, Callable[[Any], Explorer]]] = {"paxos": (Scope, agreement.explorer)}
-BUGS: dict[str, tuple[Bug, ...]] = {"paxos": paxos_bugs.BUGS}
+MODELS: dict[str, tuple[type, Callable[[Any], Explorer]]] = {
+    "paxos": (Scope, agreement.explorer),
+    "lock": (LockScope, mutual.explorer),
+}
+BUGS: dict[str, tuple[Bug, ...]] = {"paxos": paxos_bugs.BUGS, "lock": lock_bugs.BUGS}
 
 
 def scope_of(kind: type, text: str) -> Any:

@@ -39,6 +39,9 @@ class Output(NamedTuple):
 class Process:
     """One place of the model. The object is created, moved and judged here; the explorer only copies it."""
 
+    name: str
+    """For people."""
+
     def start(self) -> Any:
         """The object at the beginning."""
         raise NotImplementedError
@@ -360,7 +363,7 @@ class Explorer:
                 moves = self._moves(index, state[index])
             for shift, outs, price, restless, event, error in moves:
                 if error:
-                    return packed, f"{index + 1}: {place.process.words(event)}", error
+                    return packed, f"{place.process.name}: {place.process.words(event)}", error
                 if price and not self._affordable(state, price):
                     continue
                 key = packed + shift
@@ -443,9 +446,13 @@ class Explorer:
         return found
 
     def _sentence(self, index: int, move: _Move) -> str:
-        said = [f"{message} to {addition.target + 1}" for addition in move.outs for message in addition.messages]
-        what = self.places[index].process.words(move.event)
-        return f"{index + 1}: {what}" + (f"; says {', '.join(said)}" if said else "")
+        said = [
+            f"\n        to {self.places[addition.target].process.name}: {message}"
+            for addition in move.outs
+            for message in addition.messages
+        ]
+        process = self.places[index].process
+        return f"{process.name}: {process.words(move.event)}{''.join(said)}"
 
     def follow(self, replay: str) -> Iterator[str]:
         """Goes the way of `Result.replay` again, with live objects that are never copied, and says each step."""
@@ -464,10 +471,14 @@ class Explorer:
             assert same, "an object that was copied behaves in another way than one that was not"
             yield self._sentence(index, move)
         for index, move in self._faulty(state):
-            yield f"{index + 1}: {self.places[index].process.words(move.event)}"
+            yield f"{self.places[index].process.name}: {self.places[index].process.words(move.event)}"
             yield f"FAULT {move.error}"
             return
-        fault = self._look(state, self._unpack(state))
+        facts = self._facts(self._unpack(state))
+        fault = self._ask(self._judge, state, facts)
+        rests = not any(move.restless for _, _, move in self._neighbours(state))
+        if fault is None and rests and self._at_rest is not None:
+            fault = self._ask(self._at_rest, state, facts)
         yield f"FAULT {fault[2]}" if fault is not None else "nothing wrong here"
 
     def _faulty(self, packed: int) -> Iterator[tuple[int, _Move]]:

@@ -163,6 +163,7 @@ class Replica(Process):
     """Replica `number` of `scope.replicas`. Places count from 0, replicas from 1."""
 
     def __init__(self, number: int, scope: Scope) -> None:
+        self.name = f"replica {number}"
         self.number = number
         self.scope = scope
         members = tuple(Member(i, "", b"") for i in range(1, scope.replicas + 1))

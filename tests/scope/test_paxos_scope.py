@@ -11,12 +11,12 @@ from tests.scope.planting import Bug
 from tests.scope.replicas import Replica, Scope
 
 COUNTED = {
-    "2 ballots": (15_271, 80_484),
-    "2 ballots, a command": (21_280, 90_255),
-    "3 ballots": (44_152, 184_753),
-    "a crash": (60_994, 263_403),
+    "2 ballots": 15_271,
+    "2 ballots, a command": 21_280,
+    "3 ballots": 44_152,
+    "a crash": 60_994,
 }
-"""States and transitions. Another number is no fault, but somebody should know why it is another."""
+"""States. Another number is no fault, but half or twice of it is another model, and somebody should know why."""
 
 
 @pytest.mark.parametrize("name", COUNTED)
@@ -25,7 +25,7 @@ def test_no_state_of_the_scope_breaks_a_rule(name: str) -> None:
     result = explorer(QUICK[name]).run()
     assert not result.fault, "\n".join(result.trace)
     assert result.complete
-    assert (result.states, result.transitions) == COUNTED[name]
+    assert COUNTED[name] / 2 < result.states < COUNTED[name] * 2
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
