@@ -17,7 +17,8 @@ from replicas.replica.formation import Census, Phase
 
 __all__ = ["FLAWS"]
 
-_ONE_COMMAND: Final = bytes([EntryKind.COMMAND])
+_COMMAND: Final = int(EntryKind.COMMAND)
+_ONE_COMMAND: Final = bytes([_COMMAND])
 _KIND_MAX: Final = max(EntryKind)
 
 
@@ -37,10 +38,10 @@ def _promise(message: Promise) -> str | None:
     if not entries:
         return f"a last page that goes on at {message.next_slot}" if message.next_slot else None
     first = max(message.from_slot, message.chosen + 1)
-    for slot, entry in enumerate(entries, first):
-        if entry.slot != slot:
-            return f"slot {entry.slot} where {slot} belongs"
-        if (wrong := _entry(entry.kind, entry.value)) is not None:
+    for slot, (found, _, kind, value) in enumerate(entries, first):
+        if found != slot:
+            return f"slot {found} where {slot} belongs"
+        if kind != _COMMAND and (wrong := _entry(kind, value)) is not None:
             return wrong
     if message.next_slot not in {0, first + len(entries)}:
         return f"{len(entries)} entries from {first} on, and goes on at {message.next_slot}"
