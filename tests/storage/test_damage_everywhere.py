@@ -33,7 +33,7 @@ def test_no_damage_is_passed_over(number: int) -> None:
     file gone, cut short, or another's. What is not told changes nothing, or is one of the few things that no disk can
     tell.
     """
-    story, files = rot.settled(load("small"), 1000 * number)
+    story, files = rot.settled(load("small"), 112 * number)
     search = rot.RotSearch(load("small"), files)
     search.all(rot.sectors(story, files, random.Random(number)))
     search.all(rot.wholes(files))
