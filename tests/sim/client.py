@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from dthreading.config import PATIENCE_S
 from dthreading.session.calls import READ, RELEASE, OnLost, PendingCall
 from dthreading.session.core import ClientSession
 from dthreading.wire.messages import Status
@@ -152,13 +153,8 @@ class SimulatedClient:
         return True
 
     def _abandon(self, running: Running, call: PendingCall) -> None:
-        """As Service.abandon, and the thread goes on; but an interrupted release is seen to its end."""
-        call.abandoned = True
-        session = self._session_of(call)
-        session.reclaim(call)
-        session.abandon(call)
-        self._owner.pop(id(call), None)
-        running.call = running.answered = None
+        """Interrupted: the thread goes on; but an interrupted release is seen to its end."""
+        session = self._give_up(running, call)
         ask = running.ask
         assert ask is not None
         if ask.operation == "release" and ask.manner is RELEASE:
@@ -168,6 +164,16 @@ class SimulatedClient:
             self._begin(running)
         else:
             self._go_on(running, Outcome("interrupted", None, session))
+
+    def _give_up(self, running: Running, call: PendingCall) -> ClientSession:
+        """As Service.abandon."""
+        call.abandoned = True
+        session = self._session_of(call)
+        session.reclaim(call)
+        session.abandon(call)
+        self._owner.pop(id(call), None)
+        running.call = running.answered = None
+        return session
 
     def _session_of(self, call: PendingCall) -> ClientSession:
         return call.session if call.session is not None else self.session
@@ -212,6 +218,9 @@ class SimulatedClient:
             self._kernel.at(int(wish.seconds * 1e6 / self._rate), self._resume, running, running.turn, nothing)
             return
         running.ask = wish
+        running.parked = False
+        if wish.timeout is not None:
+            self._set_deadline(running, wish.timeout + PATIENCE_S)
         self._begin(running)
         self._wake()
 
@@ -239,9 +248,13 @@ class SimulatedClient:
         if call.lost:
             self.lost += 1
             if ask.manner.on_lost is OnLost.RETRY and running.released is None:
-                self._begin(running)
-                return
-            outcome = Outcome("lost", None, session)
+                if ask.timeout is None or self.now() < running.due:
+                    self._begin(running)
+                    return
+                self._kernel.seen["client: its time was up when its session was lost"] += 1
+                outcome = _expired(ask)
+            else:
+                outcome = Outcome("lost", None, session)
         elif call.error is not None:
             raise call.error
         else:
@@ -275,11 +288,33 @@ class SimulatedClient:
             running.released = None
             self._go_on(running, Outcome("interrupted", None, outcome.session))
 
-    def _timed_out(self, running: Running, call: PendingCall) -> None:
-        if running.life == self._life and running.call is call and not call.settled:
-            if self._defer(self._timed_out, running, call):
-                return
-            self.session.withdraw(call, call.manner.expired)
+    def _set_deadline(self, running: Running, seconds: float) -> None:
+        """As client.py's _Deadline: it holds for all sessions that the call is asked in."""
+        running.due = self.now() + seconds
+        self._kernel.at(int(seconds * 1e6 / self._rate), self._time_is_up, running, running.turn)
+
+    def _time_is_up(self, running: Running, turn: int) -> None:
+        call, ask = running.call, running.ask
+        if running.life != self._life or running.turn != turn or call is None or ask is None or call.settled:
+            return
+        if self._defer(self._time_is_up, running, turn) or self.now() < running.due - 0.001 or running.released:
+            return
+        if ask.manner.patience and call.sent and call.parked_at is None:
+            self._go_without(running, call)
+            return
+        self._session_of(call).withdraw(call, ask.manner.expired)
+        if ask.manner.patience:
+            self._kernel.at(int(PATIENCE_S * 1e6 / self._rate), self._go_without, running, call)
+        self._wake()
+
+    def _go_without(self, running: Running, call: PendingCall) -> None:
+        """Nobody says anything: the thread goes on, and leaves an undo behind."""
+        if running.life != self._life or running.call is not call or call.settled:
+            return
+        if not self._defer(self._go_without, running, call):
+            self._kernel.seen["client: went on without a verdict"] += 1
+            self._give_up(running, call)
+            self._go_on(running, Outcome("ok", False, None))
             self._wake()
 
     # --- the service: connection, time, news
@@ -321,9 +356,9 @@ class SimulatedClient:
             return
         if call.settled:
             self._settled(running, call)
-        elif call.parked_at is not None and running.ask is not None and running.ask.timeout is not None:
-            delay_us = int(running.ask.timeout * 1e6 / self._rate)
-            self._kernel.at(delay_us, self._timed_out, running, call)
+        elif call.parked_at is not None and not running.parked and running.ask and running.ask.timeout is not None:
+            running.parked = True
+            self._set_deadline(running, running.ask.timeout)
 
     def _plan(self, now: float) -> None:
         """The service thread sleeps until then."""
@@ -341,3 +376,8 @@ class SimulatedClient:
         if due_us == self._timer_us and life == self._life and not self._defer(self._on_timer, due_us, life):
             self._timer_us = -1
             self._wake()
+
+
+def _expired(ask: Ask) -> Outcome:
+    """As a call ends whose time is up, and of which nothing is to be heard."""
+    return Outcome("error", ask.manner.expired, None) if ask.manner.expired else Outcome("ok", False, None)

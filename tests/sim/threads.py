@@ -61,6 +61,10 @@ class Running:
     """Ctrl-C came, and is raised once the call has its verdict."""
     released: Ask | None = None
     """The release that was interrupted, until it is known whether it happened."""
+    parked: bool = False
+    """It was heard to be parked, in some session, and its time counts from then."""
+    due: float = 0.0
+    """When its time is up, by its client's clock."""
     turn: int = 0
     """How often it has run, so that an answer that was taken back does not arrive."""
 

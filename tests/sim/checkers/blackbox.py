@@ -89,8 +89,8 @@ class BlackBox:
         recorded = self._calls.get(call)
         if recorded is None:
             return
-        if call.lost:
-            self.history.unknown(recorded)
+        if call.lost or call.lane is None:
+            self.history.unknown(recorded)  # a call that was never sent: Empty says that it had no time, and no more
         elif call.status == Status.ERROR:
             code = call.value[0]
             if code in UNKNOWN:

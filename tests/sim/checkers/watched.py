@@ -65,7 +65,7 @@ class WatchedClient(SimulatedClient):
         self._watch.black_box.hears(running.ask, call)
         super()._settled(running, call)
 
-    def _abandon(self, running: Any, call: PendingCall) -> None:
+    def _give_up(self, running: Any, call: PendingCall) -> Any:
         self._watch.told.abandons(self, running.ask, call)
         self._watch.black_box.abandons(running.ask, call)
-        super()._abandon(running, call)
+        return super()._give_up(running, call)
