@@ -40,7 +40,7 @@ class LockUse(Workload):
             self.resource.granted(fence)
             self.inside.enter(me, client, outcome)
             read = self.resource.read(fence)
-            yield Sleep(luck.choice((0.0, 0.002, 0.05, 0.3, 0.3, 3.0 * (luck.random() < 0.1))))
+            yield Sleep(luck.choice((0.0, 0.002, 0.05, 0.3, 0.3, 3.0 * (luck.random() < 0.4))))
             # Nobody looks at the lease before the write, as nobody does whose process stands still just here.
             self.resource.write(fence, read)
             self.inside.leave(me)
