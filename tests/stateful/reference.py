@@ -39,7 +39,7 @@ def _classes(module: Any, names: set[str]) -> Any:
 
 
 _THREADING = _classes(threading, {"_RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"})
-_QUEUE = _classes(queue, {"Queue", "LifoQueue", "PriorityQueue"})
+_QUEUE = _classes(queue, {"Queue", "LifoQueue", "PriorityQueue", "_PySimpleQueue"})
 
 
 class _Leaving:
@@ -114,7 +114,11 @@ def reference(baton: Baton) -> SimpleNamespace:
     exec(_THREADING, names)
     names["RLock"] = rlock = _checking(names["_RLock"])
     names["Condition"] = type("Condition", (_Leaving, names["Condition"]), {"_new_lock": staticmethod(lock)})
-    queues = {**vars(queue), "threading": SimpleNamespace(Lock=inner, Condition=names["Condition"]), "time": baton.time}
+    queues = {
+        **vars(queue),
+        "threading": SimpleNamespace(**{name: names[name] for name in ("Lock", "Condition", "Semaphore")}),
+        "time": baton.time,
+    }
     exec(_QUEUE, queues)
     if not HAS_SHUTDOWN:
         for name in ("Queue", "LifoQueue", "PriorityQueue"):
@@ -125,6 +129,7 @@ def reference(baton: Baton) -> SimpleNamespace:
         RLock=rlock,
         **{name: names[name] for name in kinds},
         **{name: queues[name] for name in ("Queue", "LifoQueue", "PriorityQueue")},
+        SimpleQueue=queues["_PySimpleQueue"],
     )
 
 

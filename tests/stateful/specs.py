@@ -211,6 +211,20 @@ def queue(kind: str, maxsize: int) -> Spec:
     )  # fmt: skip
 
 
+SIMPLE_QUEUE = Spec(
+    "SimpleQueue",
+    lambda module, _, name: {"it": module.SimpleQueue(**name("it"))},
+    (
+        *(call("it", "put", item) for item in (1, "two", [3], (4,), None)), call("it", "put", 5, False),
+        call("it", "put", 6, timeout=-1), call("it", "put_nowait", 7), *(call("it", "get"),) * 6,
+        call("it", "get", False), call("it", "get", timeout=1), call("it", "get", True, 2.5),
+        call("it", "get", timeout=0), call("it", "get", timeout=-1),  # in C, (False, -1) is Empty
+        call("it", "get_nowait"), call("it", "qsize"), call("it", "empty"),
+    ),
+    lambda objects: (objects["it"].qsize(), objects["it"].empty()),
+)  # fmt: skip
+
+
 def read_queue(objects: dict[str, Any]) -> Any:
     it = objects["it"]
     return it.qsize(), it.empty(), it.full(), it.unfinished_tasks, it.is_shutdown, it.maxsize
@@ -229,5 +243,6 @@ SPECS: tuple[tuple[Spec, ...], ...] = (
     tuple(queue("Queue", maxsize) for maxsize in (0, 1, 2)),
     tuple(queue("LifoQueue", maxsize) for maxsize in (0, 2)),
     tuple(queue("PriorityQueue", maxsize) for maxsize in (0, 2)),
+    (SIMPLE_QUEUE,),
 )
 """By kind, the ways in which it is made."""
