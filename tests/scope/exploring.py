@@ -470,12 +470,12 @@ class Explorer:
             same = fingerprint(begun[index]) == fingerprint(copied)
             assert same, "an object that was copied behaves in another way than one that was not"
             yield self._sentence(index, move)
-        for index, move in self._faulty(state):
+        facts = self._facts(self._unpack(state))
+        fault = self._ask(self._judge, state, facts)
+        for index, move in [] if fault is not None else self._faulty(state):
             yield f"{self.places[index].process.name}: {self.places[index].process.words(move.event)}"
             yield f"FAULT {move.error}"
             return
-        facts = self._facts(self._unpack(state))
-        fault = self._ask(self._judge, state, facts)
         rests = not any(move.restless for _, _, move in self._neighbours(state))
         if fault is None and rests and self._at_rest is not None:
             fault = self._ask(self._at_rest, state, facts)

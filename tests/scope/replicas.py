@@ -230,8 +230,7 @@ class Replica(Process):
         core._deadline_ms = core._election.deadline_ms = core._now_ms + 1
         core.tick(core._now_ms + 1)
         candidacy = core._candidacy
-        assert candidacy is not None
-        if not self.scope.pre_votes:
+        if candidacy is not None and not self.scope.pre_votes:
             core._output.send_now = [item for item in core._output.send_now if type(item[1]) is not PreVote]
             for other in self.others[: self.quorum - 1]:
                 core.step(other, PreVoteGranted(candidacy.ballot, 0))

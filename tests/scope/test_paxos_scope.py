@@ -47,7 +47,7 @@ class _Keeping(Replica):
 
 def test_what_is_dropped_from_an_inbox_makes_no_difference() -> None:
     """The rule that a message can have no effect any more is the model's own, so it is tried against doing without."""
-    scope = Scope(ballots=2, slots=1, catching_up=False)
+    scope = Scope(ballots=2, slots=1, catching_up=False, standing=(1, 2))
     reached = []
     for kind in (Replica, _Keeping):
         search = explorer(scope, kind)
