@@ -9,7 +9,7 @@ import pytest
 
 import dthreading
 import dthreading.queue
-from dthreading.errors import LockLost
+from dthreading.errors import LockLost, OutcomeUnknown
 from dthreading.testing import local
 from dthreading.testing.history import History
 from dthreading.testing.recorded import Outcome
@@ -169,6 +169,34 @@ def test_a_session_lost_between_two_calls_is_noticed_by_its_successor(group):
     history.check()
     sessions = {call.session for call in history.calls if call.operation == "acquire"}
     assert len(sessions) == 2
+
+
+@pytest.mark.parametrize("redelivers", [True, False])
+def test_sessions_lost_under_many_threads_raise_no_false_alarm(group, redelivers):
+    """Whatever the threads were in the middle of: what they saw has an order, with the ends of the sessions in it."""
+    history = History()
+    lock = history.watch(dthreading.Lock(name="orders"))
+    permits = history.watch(dthreading.Semaphore(2, name="permits"))
+    tasks = history.watch(dthreading.queue.Queue(3, name="tasks", redeliver=redelivers))
+    foreseen = (LockLost, OutcomeUnknown, RuntimeError, ValueError, dthreading.queue.Empty, dthreading.queue.Full)
+
+    def use(number):
+        for round_ in range(40):
+            if number == 0 and round_ in {10, 25} and group.own.session:
+                group.lose(group.own)
+            try:
+                with lock:
+                    tasks.put((number, round_), timeout=0.001)
+                if permits.acquire(timeout=0.001):
+                    tasks.get(timeout=0.001)
+                    tasks.task_done()
+                    permits.release()
+            except foreseen:
+                pass
+
+    in_threads(*(lambda number=number: use(number) for number in range(3)))
+    assert len({call.session for call in history.calls}) > 1
+    history.check()
 
 
 def test_who_is_forgotten_is_named():
