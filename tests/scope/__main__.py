@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Searches a whole small world: `python -m tests.scope paxos "ballots=2,slots=2,crashes=1"`, or `... bugs`.
 
+`lock "acquires=2,breaks=1"` is the other model. The fields are those of `replicas.Scope` and `clients.LockScope`; what
+was searched to the end stands in `FINISHED` of agreement.py and mutual.py.
+
 A fault ends the search with the shortest way to it, in words, and the numbers that `--replay` takes. `bugs` plants each
 bug in turn and shows how soon it is found.
 """

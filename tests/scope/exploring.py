@@ -322,13 +322,14 @@ class Explorer:
         while frontier and fault is None and len(self._parents) < states_max:
             result.depth += 1
             following: list[int] = []
-            for state in frontier:
+            for count, state in enumerate(frontier, 1):
                 fault = self._expand(state, following)
-                if fault is not None:
+                if fault is not None or (not count & 1023 and time.process_time() - begun > seconds_max):
                     break
-            if time.process_time() - begun > seconds_max:
-                break
-            frontier = following
+            else:
+                frontier = following
+                continue
+            break
         result.complete = not frontier and fault is None
         result.states = len(self._parents)
         result.objects = tuple(len(place.saved) for place in self.places)
