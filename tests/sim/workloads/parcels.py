@@ -34,6 +34,7 @@ class Parcels(Workload):
         yield self._consumer(client, luck, think_s)
         if luck.random() < 0.4:
             yield self._joiner(client, luck, think_s)
+        yield self._closer()
 
     def _queue(self, generation: int | None = None) -> calls.Target:
         which = self.generation if generation is None else generation
@@ -60,8 +61,17 @@ class Parcels(Workload):
             arguments = (waits, item, luck.randrange(4) if self.kind == "PriorityQueue" else None, number)
             outcome = yield Ask(queue, "put", arguments, manner, patience)
             self._judge(outcome, "full", generation)
-        # Whoever still waits at any of them is let go, and what comes back from now on is thrown away.
-        every = [Ask(self._queue(old), "shutdown", (True,), calls.CHANGE) for old in range(self.generation + 1)]
+        yield from self._close()
+
+    def _closer(self) -> Thread:
+        """Producers may all be waiting for room when the consumers have gone home."""
+        while self.scene.busy():
+            yield Sleep(1.0)
+        yield from self._close()
+
+    def _close(self) -> Generator[Ask, Outcome, None]:
+        """Whoever still waits at any of them is let go, and what comes back from now on is thrown away."""
+        every = [Ask(self._queue(each), "shutdown", (True,), calls.CHANGE) for each in range(self.generation + 1)]
         yield from insist(*every)
 
     def _consumer(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
