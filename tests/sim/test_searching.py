@@ -75,7 +75,7 @@ def test_a_failure_says_how_to_see_it_again(seed: int) -> None:
 
 
 def test_a_story_can_be_told_of_one_object(capsys: pytest.CaptureFixture[str]) -> None:
-    assert replay(["group", "3", "--seconds", "3", "--object", "lock a", "--lines", "100000"]) == 0
+    assert replay(["group", "6", "--seconds", "3", "--object", "lock a", "--lines", "100000"]) == 0
     told = capsys.readouterr().out
     assert "'acquire'" in told
     assert "'put'" not in told
