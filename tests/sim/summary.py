@@ -14,6 +14,7 @@ from typing import NamedTuple
 from dthreading.wire import messages as wire
 from replicas.paxos import messages as paxos
 from replicas.replica import messages as peers
+from tests.sim.checkers.sometimes import SOMETIMES
 from tests.sim.mishaps import MISHAPS
 
 _NOT_SIMULATED = frozenset({"Hello", "Challenge", "Proof", "Welcome", "Rejected", "CloseAtEnd", "Query", "Answer"})
@@ -29,7 +30,7 @@ def _kinds(module: object) -> Iterable[str]:
 def expected() -> list[str]:
     """All that must be met in a long run."""
     kinds = {*_kinds(wire), *_kinds(paxos), *_kinds(peers)} - _NOT_SIMULATED
-    return [*sorted(kinds), *(f"mishap: {kind}" for kind in MISHAPS)]
+    return [*sorted(kinds), *(f"mishap: {kind}" for kind in MISHAPS), *SOMETIMES]
 
 
 class Tally(NamedTuple):
