@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -64,13 +65,18 @@ def main() -> int:
     options = parser.parse_args()
     if options.what == "bugs":
         return int(show_bugs(options.model, options.bug) > 0)
+    with contextlib.ExitStack() as stack:
+        for bug in BUGS[options.model]:
+            if options.bug and options.bug in bug.name:
+                stack.enter_context(bug.planted())
+                print(f"planted: {bug.name}")
+                break
+        return _search(options)
+
+
+def _search(options: argparse.Namespace) -> int:
     kind, build = MODELS[options.model]
     explorer = build(scope_of(kind, options.what))
-    for bug in BUGS[options.model]:
-        if options.bug and options.bug in bug.name:
-            bug.planted().__enter__()  # for good: this process does nothing else
-            print(f"planted: {bug.name}")
-            break
     if options.replay is not None:
         print(*explorer.follow(options.replay), sep="\n")
         return 0

@@ -38,7 +38,7 @@ class Rules:
             for vote in fact.votes:
                 voters[vote] = voters.get(vote, 0) + 1
         chosen: dict[int, tuple[int, bytes]] = {}
-        for (slot, _, kind, value), count in voters.items():
+        for (slot, _, kind, value), count in sorted(voters.items()):
             if count >= self._quorum:
                 before = chosen.setdefault(slot, (kind, value))
                 assert before == (kind, value), (

@@ -80,6 +80,7 @@ FINISHED: Final = {
     "acquires=2,breaks=1": (58_212, 177_862),
     "acquires=1,withdrawals=1,breaks=1": (49_403, 170_032),
     "acquires=2,lapses=1": (44_826, 119_184),
+    "acquires=2,withdrawals=1,lapses=1": (496_656, 1_489_924),
     "acquires=2,leaders=2": (71_230, 248_370),
     "acquires=1,leaders=2,breaks=1": (568_050, 2_447_506),
     "acquires=2,leaders=2,stale=1": (884_464, 3_423_244),
