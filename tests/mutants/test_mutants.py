@@ -16,6 +16,7 @@ from replicas.paxos.values import Ballot, Entry
 from tests.mutants import records, searching, trial
 from tests.mutants.catalogue import ROOT, Bug, DoesNotApplyError, Edit, load
 from tests.mutants.planting import PLANTED
+from tests.mutants.records import Recorded, World
 from tests.mutants.trial import BROKEN, NO_BUG, SIMULATIONS
 
 BUGS = load()
@@ -105,6 +106,27 @@ def test_a_bug_that_names_what_is_not_there_is_no_bug() -> None:
     with pytest.raises(NameError) as failure:
         names["Log"](0, 0, [Entry(1, Ballot(1, 1), 1, b"")])
     assert trial._said(failure.value).startswith(BROKEN)
+
+
+def test_a_world_that_fails_by_itself_catches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one fault of the product, or of the simulator, would make every bug look caught."""
+    fails = {"any bug": {"group:1", "group:2"}, NO_BUG: {"group:1"}}
+
+    def trial(bug: str, worlds: list[str], catches: int = 1) -> list[World]:
+        ran = []
+        for world in worlds:
+            simulation, _, seed = world.partition(":")
+            ran.append(World(simulation, int(seed), "it fails" if world in fails[bug] else None, 0.1))
+            if ran[-1].check:
+                break
+        return ran
+
+    monkeypatch.setattr(searching, "trial", trial)
+    searching.unsound.cache_clear()
+    bug = Bug("any bug", "objects", "It is.", "here", before_first_run=False, edits=())
+    found = searching.search(bug, [[f"group:{seed}" for seed in range(5)]])
+    searching.unsound.cache_clear()
+    assert found.recorded == Recorded(3, World("group", 2, "it fails", 0.1))
 
 
 def test_a_world_that_ends_its_process_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
