@@ -17,7 +17,6 @@ from dthreading.errors import ProtocolError
 from replicas.daemon.exits import ExitCode
 from replicas.daemon.snapshotting import restored
 from replicas.machine.core import Machine
-from replicas.objects.limits import Limits
 from replicas.paxos.types import NO_BALLOT, Configuration, Durable, Entry, EntryKind, Member
 from replicas.paxos.values import decode_configuration, encode_configuration
 from replicas.replica.admission import Admission
@@ -187,16 +186,13 @@ def _write(found: _Contents, new: Path, address: str) -> None:
     if new.exists() and any(new.iterdir()):
         raise Unusable(ExitCode.REFUSED, f"{new} is not empty: name a directory that is, for the new group")
     machine = found.machine
-    limits = Limits.from_settings(machine.limits.to_settings())
-    settings = {field: getattr(limits, field) for field in limits.__dataclass_fields__}
-    settings["fence_floor"] = machine.fence + FENCE_LEAP
     incarnation = os.urandom(16)
     replica = machine.roster.top + 1
     configuration = Configuration(
         secrets.token_hex(8),
         found.configuration.epoch + 1,
         (Member(replica, address, incarnation),),
-        Limits(**settings).to_settings(),
+        machine.settings_above(machine.fence + FENCE_LEAP),
     )
     value = encode_configuration(configuration)
     machine.apply(Entry(machine.applied + 1, NO_BALLOT, int(EntryKind.CONFIGURATION), value))

@@ -8,6 +8,7 @@ is being written can save it first.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from dthreading.wire.messages import Rejected, Reply, ToClient
@@ -80,6 +81,10 @@ class State:
             message = f"the group has gone on to machine version {self.limits.machine_version}; this code knows up to"
             raise RuntimeError(f"{message} {MACHINE_VERSION}: upgrade this replica")
         self.fence = max(self.fence, self.limits.fence_floor)
+
+    def settings_above(self, fence: int) -> bytes:
+        """The present settings, but with all further fences above that one: for a configuration entry."""
+        return replace(self.limits, fence_floor=max(fence, self.limits.fence_floor)).to_settings()
 
     # --- what objects ask of the state (objects.base.Host) ----------------------------------------------------------
 

@@ -89,6 +89,7 @@ class Replica(Hosted):
         self._informed: set[int] = set()
         self._members = Membership(paxos, machine, genesis or paxos.configuration, seeds, self._submit_own)
         self._epoch = paxos.configuration.epoch
+        self._learns = paxos.role is Role.LEARNER  # looked up once an epoch: each message of a client asks
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -97,7 +98,7 @@ class Replica(Hosted):
         match message:
             case wire.Query():
                 self._answer(connection, message)
-            case _ if self.paxos.role is Role.LEARNER:
+            case _ if self._learns:
                 self._output.to_clients.append((connection, wire.MoveOn("this replica is not a member of the group")))
                 self._hang_up(connection, "")
             case wire.Open():
@@ -210,6 +211,7 @@ class Replica(Hosted):
         self._members.note(output)
         if self.paxos.configuration.epoch != self._epoch:
             self._epoch = self.paxos.configuration.epoch
+            self._learns = self.paxos.role is Role.LEARNER
             self._tell_all(wire.Servers(self.servers))
         if paxos.fetch_snapshot_from is not None:
             output.send_now += self._fetching.want(paxos.fetch_snapshot_from, self._now_ms)
