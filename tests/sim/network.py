@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.sim.kernel import Kernel
-from tests.sim.story import words
+from tests.sim.story import kind_of, words
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,6 +110,8 @@ class Network:
         link.heard = max(link.heard, connection)
         kernel.note(f"{source}>{target} {kind} {message[0]}")
         kernel.seen[kind] += 1
+        if stream:
+            kernel.seen[kind_of(message)] += 1
         if kernel.tells:
             kernel.tell(f"{source}>{target} {words(message)}")
         self._receivers[target](source, message)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from dthreading.wire import codec
+from dthreading.wire.codec import TAGS
 from dthreading.wire.messages import Attach
 
 SHOWN_BYTES_MAX = 60
@@ -52,6 +53,12 @@ class Enveloped(Protocol):
     """Bytes on a client's connection."""
 
     body: bytes
+
+
+def kind_of(message: Any) -> str:
+    """What a message is, or the one in the envelope: its tag stands behind the head of a short array."""
+    body = getattr(message, "body", None)
+    return TAGS[body[1]].__name__ if body else type(message).__name__
 
 
 def words(message: Any) -> str:
