@@ -42,7 +42,7 @@ BUSY = """
         assert items.get() == counts[1]
 
     def turn(which, what):
-        while not ending.wait(0.004):  # a pace at which the machine has room for replicas, too
+        while not ending.wait(0.01):  # a pace at which the machine has room for replicas, too
             timed(which, what)
 
     threads = [local.Thread(target=turn, args=(which, what)) for which, what in enumerate((guarded, passed))]
