@@ -10,7 +10,6 @@ import os
 import platform
 import sys
 import time
-from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ NAMES = ("scale", "footprint", "bounded", "idle", "failover", "calls", "parts")
 def main() -> int:
     """Run what was asked for; 1 when a demand was missed."""
     options, chosen = _parse()
-    about = machine(options.event_loop)
+    about = machine()
     sections: dict[str, Section] = {}
     for name in chosen.names or NAMES:
         print(f"{name} ...", file=sys.stderr, flush=True)
@@ -49,23 +48,18 @@ def _parse() -> tuple[Options, argparse.Namespace]:
     parser.add_argument("--quick", action="store_true", help="shorter and rougher")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--commands", type=int, metavar="N", help="for `bounded` (200 000; quick: 40 000)")
-    loops = ("auto", "asyncio", "uvloop")
-    parser.add_argument("--event-loop", choices=loops, default="auto", help="of the replicas (auto: as they choose)")
     chosen = parser.parse_args()
     unknown = set(chosen.names) - set(NAMES)
     if unknown:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     commands = chosen.commands or (40_000 if chosen.quick else 200_000)
-    return Options(quick=chosen.quick, commands=commands, event_loop=chosen.event_loop), chosen
+    return Options(quick=chosen.quick, commands=commands), chosen
 
 
-def machine(event_loop: str) -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """Where the figures were taken."""
-    if event_loop == "auto":
-        event_loop = "uvloop" if util.find_spec("uvloop") else "asyncio"
     return {
         "python": platform.python_version(),
-        "replicas on": event_loop,
         "system": f"{platform.system()} {platform.release()}",
         "cores": os.cpu_count(),
         "load before": round(os.getloadavg()[0], 2),

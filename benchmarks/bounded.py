@@ -35,7 +35,7 @@ def run(options: Options) -> Section:
         " last third over that of the middle one; what grew with the commands would be at 1.5."
     )
     samples: list[list[float]] = []
-    with group(options, memory=False) as cluster, Crowd(cluster) as crowd:
+    with group(memory=False) as cluster, Crowd(cluster) as crowd:
         members = crowd.open(STREAMS)
         targets = [(lock if i % 2 else queue)(f"object {i}") for i in range(STREAMS)]
         streams = [Stream(member, target, item) for member, target in zip(members, targets, strict=True)]

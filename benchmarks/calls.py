@@ -32,7 +32,7 @@ def run(options: Options) -> Section:
     for memory in (False,) if options.quick else (True, False):
         mode = "memory" if memory else "durable"
         floor_us = 2 * (2 * trip_us + (0 if memory else sync_us))
-        with group(options, memory=memory) as cluster, Worker(cluster) as worker:
+        with group(memory=memory) as cluster, Worker(cluster) as worker:
             worker.ask("locks", "one")
             worker.ask("pairs", 200)
             p50_us, p99_us = _latency(worker, options)

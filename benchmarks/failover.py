@@ -26,7 +26,7 @@ def run(options: Options) -> Section:
     )
     runs = options.pick(4, 1)
     rows = []
-    with group(options, memory=False) as cluster, Worker(cluster) as worker:
+    with group(memory=False) as cluster, Worker(cluster) as worker:
         worker.ask("locks", "one")
         calm_s = worker.ask("lasting", LOOP_S / 2)["longest"]
         for name, number in (("SIGKILL", signal.SIGKILL), ("SIGTERM", signal.SIGTERM)):

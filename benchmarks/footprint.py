@@ -28,7 +28,7 @@ def run(options: Options) -> Section:
     )
     locks, sessions, waiters = options.pick(20_000, 10_000), options.pick(2000, 1000), options.pick(20_000, 10_000)
     rows = []
-    with group(options, memory=True) as cluster, Crowd(cluster) as crowd:
+    with group(memory=True) as cluster, Crowd(cluster) as crowd:
         streams = [Stream(member, lock(f"busy {i}")) for i, member in enumerate(crowd.open(STREAMS))]
         pump(crowd, streams, options.pick(2, 1) * PAST_SNAPSHOT)
 

@@ -35,8 +35,6 @@ class Options:
     quick: bool
     commands: int
     """For the benchmark of boundedness."""
-    event_loop: str
-    """Of the replicas."""
 
     def pick(self, usual: int, quick: int) -> int:
         return quick if self.quick else usual
@@ -113,9 +111,9 @@ def _text(value: object) -> str:
 
 
 @contextlib.contextmanager
-def group(options: Options, *, memory: bool) -> Iterator[Cluster]:
+def group(*, memory: bool) -> Iterator[Cluster]:
     """Three replicas as processes on loopback, ready and led; nothing of them is left afterwards."""
-    with Cluster(3, memory=memory, options=("--event-loop", options.event_loop)) as cluster:
+    with Cluster(3, memory=memory) as cluster:
         cluster.leader()
         yield cluster
 

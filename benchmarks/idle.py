@@ -20,7 +20,7 @@ def run(options: Options) -> Section:
         f"A durable group of three and one client with an open session (lease 10 s) and a lock, left alone for {span_s}"
         " s. CPU time is the kernel's scheduler count, user and system, all threads."
     )
-    with group(options, memory=False) as cluster, Worker(cluster) as worker:
+    with group(memory=False) as cluster, Worker(cluster) as worker:
         worker.ask("locks", "one")
         leader = cluster.leader()
         pids = {"leader": pid_of(leader), "client": worker.pid}

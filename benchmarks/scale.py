@@ -40,7 +40,7 @@ def run(options: Options) -> Section:
         section.add("", found.cpu_ratio, "x the replicas' CPU", demand)
 
     with contextlib.ExitStack() as stack:
-        small, large = (stack.enter_context(group(options, memory=True)) for _ in range(2))
+        small, large = (stack.enter_context(group(memory=True)) for _ in range(2))
         few, many = (stack.enter_context(Worker(each)) for each in (small, large))
         crowds = [stack.enter_context(Crowd(each)) for each in (small, large)]
 

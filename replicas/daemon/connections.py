@@ -34,17 +34,17 @@ class Outgoing:
     A turn of the daemon sets `held` and flushes when it sees fit; outside of turns what was said leaves soon by itself.
     """
 
-    __slots__ = ("_loop", "_waiting", "held")
+    __slots__ = ("_soon", "_waiting", "held")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
+        self._soon = soon
         self._waiting: list[Connection] = []
         self.held = False
 
     def add(self, connection: Connection) -> None:
         """`connection` got its first frame since the last flush."""
         if not self._waiting and not self.held:
-            self._loop.call_soon(self.flush)
+            self._soon(self.flush)
         self._waiting.append(connection)
 
     def flush(self) -> None:

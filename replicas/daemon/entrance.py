@@ -22,9 +22,9 @@ from replicas.replica.formation import Phase
 from replicas.storage import StorageFailed
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
+    from replicas.daemon.loop import Loop
     from replicas.daemon.options import Options
     from replicas.paxos.types import Configuration
     from replicas.replica.core import Replica
@@ -62,7 +62,7 @@ class Entrance(ABC):
         make_core: Callable[[Admission], Replica],
         ready: Callable[[], None],
         ended: Callable[[ExitCode, str], None],
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
     ) -> None:
         self.core: Replica | None = None
         """None until this replica is in a group."""

@@ -82,7 +82,6 @@ class Options:
     connections_max: int
     log_level: str
     log_json: bool
-    event_loop: str
 
     @property
     def replica(self) -> int:
@@ -151,7 +150,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--connections-max", type=int, metavar="N", help=f"connections held at one time (default {CONNECTIONS_MAX})")
     add("--log-level", metavar="LEVEL", help="debug, info, warning or error (default info)")
     add("--log-json", action="store_true", default=None, help="log one JSON object a line")
-    add("--event-loop", choices=("auto", "asyncio", "uvloop"), help="auto: uvloop where it is installed")
     add("--check", metavar="DIR", help="examine this data directory, say what was found, and end")
     add(
         "--recover-unsafe",
@@ -265,7 +263,6 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> Options:
         connections_max=values.get("connections_max", CONNECTIONS_MAX),
         log_level=str(values.get("log_level", "info")).lower(),
         log_json=bool(values.get("log_json", False)),
-        event_loop=values.get("event_loop", "auto"),
     )
     _check_numbers(options)
     if options.memory and values.get("data_dir"):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from replicas.daemon.address import Address
     from replicas.daemon.journal import Muffler
+    from replicas.daemon.loop import Loop
 
 __all__ = ["Introduction", "Peers"]
 
@@ -95,7 +96,7 @@ class Peers:
         host: Host,
         outgoing: Outgoing,
         muffler: Muffler,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         secret: Callable[[Address], bytes | None],
     ) -> None:
         self.host = host
@@ -189,7 +190,7 @@ class Peers:
 class _Dialer:
     """Keeps one link: dials, and dials again after a pause that grows while nobody answers."""
 
-    def __init__(self, peers: Peers, replica: int, address: Address, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, peers: Peers, replica: int, address: Address, loop: Loop) -> None:
         self.peers = peers
         self.replica = replica
         self.address = address
@@ -267,10 +268,7 @@ class _Dialer:
         link = _Dialed(self)
         self._current = link
         try:
-            if self.address.path:
-                await self._loop.create_unix_connection(lambda: link, self.address.path)
-            else:
-                await self._loop.create_connection(lambda: link, self.address.host, self.address.port)
+            await self._loop.connect(self.address.path or (self.address.host, self.address.port), link)
         except OSError as error:
             self.ended(link, os.strerror(error.errno) if error.errno else str(error))
 

@@ -25,6 +25,7 @@ from replicas.replica.admission import Admission
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from replicas.daemon.loop import Loop
     from replicas.daemon.options import Options
 
 __all__ = ["Petition"]
@@ -70,7 +71,7 @@ class Petition:
         *,
         secret: Callable[[Address], bytes | None],
         outgoing: Outgoing,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         host: Host,
     ) -> None:
         self._servers = list(options.join)
@@ -141,10 +142,7 @@ class Petition:
         question = _Question(self, self._outgoing, self._secret(server), server)
         async with asyncio.timeout(ANSWER_S):
             try:
-                if server.path:
-                    await self._loop.create_unix_connection(lambda: question, server.path)
-                else:
-                    await self._loop.create_connection(lambda: question, server.host, server.port)
+                await self._loop.connect(server.path or (server.host, server.port), question)
                 answer = await question.answer
             finally:
                 question.hang_up()

@@ -20,6 +20,7 @@ from replicas.daemon import listening
 from replicas.daemon.address import BadOptions
 from replicas.daemon.exits import ExitCode
 from replicas.daemon.journal import log, notify_supervisor, open_journal
+from replicas.daemon.loop import Loop
 from replicas.daemon.server import Daemon, now_ms
 from replicas.daemon.snapshotting import restored
 from replicas.machine.core import Machine
@@ -74,7 +75,7 @@ def run(options: Options) -> ExitCode:
             formation, admission = _beginning(options, storage)
             most = listening.raise_descriptor_limit(options.connections_max)
             service = _Service(options, storage, secret, formation, admission, most)
-            with asyncio.Runner(loop_factory=_loop_factory(options)) as runner:
+            with asyncio.Runner(loop_factory=Loop) as runner:
                 runner.run(service.serve(socket_))
     except StorageFailed as error:
         raise CannotServe(ExitCode.DISK_FAILED, str(error)) from None
@@ -174,18 +175,6 @@ def _changed(storage: Storage | MemoryStorage) -> bool:
     return any(entry.kind == EntryKind.CONFIGURATION for entry in durable.entries)
 
 
-def _loop_factory(options: Options) -> Any:
-    if options.event_loop != "asyncio":
-        try:
-            import uvloop  # noqa: PLC0415 - optional
-
-            return uvloop.new_event_loop
-        except ImportError:
-            if options.event_loop == "uvloop":
-                raise BadOptions("--event-loop uvloop: it is not installed (pip install dthreading[speed])") from None
-    return asyncio.new_event_loop
-
-
 class _Service:
     """The daemon in its loop, and the signals that end it."""
 
@@ -215,6 +204,7 @@ class _Service:
         """Serve until stopped."""
         options = self._options
         loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
         loop.set_exception_handler(self._crashed)
         self._daemon = daemon = Daemon(
             options,
@@ -230,8 +220,7 @@ class _Service:
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        make = loop.create_unix_server if options.listen.path else loop.create_server
-        server = await make(daemon.clients.accept, sock=listening_socket, backlog=listening.BACKLOG)
+        server = loop.serve(listening_socket, daemon.clients.accept, listening.BACKLOG)
         daemon.start()
         if options.embedded:
             await self._until_deserted(daemon)

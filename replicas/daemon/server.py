@@ -33,6 +33,7 @@ from replicas.storage import StorageFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from replicas.daemon.loop import Loop
     from replicas.daemon.options import Options
     from replicas.machine.core import Machine
     from replicas.replica.core import Replica
@@ -85,7 +86,7 @@ class Daemon(Entrance):
         make_core: Callable[[Admission], Replica],
         ready: Callable[[], None],
         ended: Callable[[ExitCode, str], None],
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
     ) -> None:
         super().__init__(
             options,
@@ -98,7 +99,7 @@ class Daemon(Entrance):
             loop=loop,
         )
         self._chance = random.SystemRandom().random
-        self._outgoing = Outgoing(loop)
+        self._outgoing = Outgoing(loop.soon)
         muffler = Muffler()
         self.clients = Clients(self, self._outgoing, secret, muffler, connections_max)
         self.peers = Peers(self, self._outgoing, muffler, loop, lambda address: None if address.path else secret)
@@ -177,7 +178,7 @@ class Daemon(Entrance):
         self._turn_due = True
         assert self.core is not None
         self.core.tick(now_ms())
-        self._loop.call_soon(self._turn)
+        self._loop.soon(self._turn)
 
     def _turn(self) -> None:
         self._turn_due = False

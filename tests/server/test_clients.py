@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import random
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -35,6 +36,7 @@ from replicas.daemon import clients as clients_module
 from replicas.daemon.clients import Clients
 from replicas.daemon.connections import Outgoing
 from replicas.daemon.journal import Muffler
+from replicas.daemon.loop import Loop
 
 SECRET = bytes(range(32))
 
@@ -136,10 +138,12 @@ def run(story: Callable[[Bench], Awaitable[None]], *, most: int = 100) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
         host = FakeHost()
-        host.clients = Clients(host, Outgoing(loop), SECRET, Muffler(), most)
-        server = await loop.create_server(host.clients.accept, "127.0.0.1", 0)
-        bench = Bench(host, host.clients, server.sockets[0].getsockname()[1])
+        host.clients = Clients(host, Outgoing(loop.soon), SECRET, Muffler(), most)
+        listening = socket.create_server(("127.0.0.1", 0))
+        server = loop.serve(listening, host.clients.accept, 100)
+        bench = Bench(host, host.clients, listening.getsockname()[1])
         try:
             await story(bench)
         finally:
@@ -147,10 +151,12 @@ def run(story: Callable[[Bench], Awaitable[None]], *, most: int = 100) -> None:
                 stranger.writer.close()
                 await asyncio.gather(stranger.writer.wait_closed(), return_exceptions=True)
             server.close()
+            listening.close()
             host.clients.close()
             await asyncio.sleep(0)
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(main())
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -16,6 +17,7 @@ from replicas.daemon.address import Address
 from replicas.daemon.clients import Clients
 from replicas.daemon.connections import Connection, Outgoing
 from replicas.daemon.journal import Muffler
+from replicas.daemon.loop import Loop, Server
 from replicas.daemon.peers import Introduction, Peers
 from replicas.paxos.values import Configuration
 from replicas.replica.acquaintance import REMOVED, Objection
@@ -37,22 +39,26 @@ class FakeReplica:
         self.gone: set[int] = set()
         self.told_removed: list[str] = []
         self.changed = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        outgoing = Outgoing(loop)
+        self.loop = loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        outgoing = Outgoing(loop.soon)
         self.clients = Clients(self, outgoing, secret, Muffler(), 100)
         self.peers = Peers(self, outgoing, Muffler(), loop, lambda address: secret)
-        self.server: asyncio.Server | None = None
+        self.server: Server | None = None
+        self.listening: socket.socket | None = None
         self.port = 0
 
     async def listen(self, port: int = 0) -> Address:
-        self.server = await asyncio.get_running_loop().create_server(self.clients.accept, "127.0.0.1", port)
-        self.port = self.server.sockets[0].getsockname()[1]
+        self.listening = socket.create_server(("127.0.0.1", port))
+        self.server = self.loop.serve(self.listening, self.clients.accept, 100)
+        self.port = self.listening.getsockname()[1]
         return Address("127.0.0.1", self.port)
 
     def close(self) -> None:
         self.peers.close()
         if self.server is not None:
             self.server.close()
+            self.listening.close()
         for connection in list(self.clients._all):
             connection.cut()
 
@@ -109,7 +115,8 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
         for _ in range(20):  # transports end in callbacks of their own
             await asyncio.sleep(0)
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(main())
 
 
 @pytest.fixture(autouse=True)

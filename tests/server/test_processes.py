@@ -297,16 +297,3 @@ def test_a_disk_that_fails_ends_the_replica_with_one_sentence(one: Cluster) -> N
     node.start()
     with one.client() as client:
         client.open()
-
-
-def test_the_standard_event_loop_serves_as_well() -> None:
-    """uvloop is an extra, not a need."""
-    with Cluster(3, options=("--event-loop", "asyncio")) as cluster:
-        leader = cluster.leader()
-        with cluster.client(leader) as client:
-            client.open()
-            use(client, client.attach("Lock", "a"), 20)
-        leader.kill()
-        with cluster.client() as client:
-            client.open()
-        assert set(cluster.stop()) == {0}
