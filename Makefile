@@ -50,8 +50,12 @@ lint: $(READY)
 types: $(READY)
 	$(PYTHON) -m mypy
 
+# The tests of one file share what they started, so a file stays in one process; simulated worlds share nothing.
+WORLDS := tests/sim/test_group.py
+
 unit: $(READY)
-	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile tests
+	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile tests --ignore $(WORLDS)
+	$(PYTHON) -m pytest -q -n $(JOBS) --dist load $(WORLDS)
 
 sim: $(READY)
 	$(PYTHON) -m tests.sim --minutes $(MINUTES) --jobs $(JOBS)
