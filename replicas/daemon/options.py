@@ -145,8 +145,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"automatic objects outlive their last user so long (default {LEASE_S:g})",
     )
-    add("--heartbeat-ms", type=int, metavar="MS", help="how often the leader is heard (default 150)")
-    add("--election-ms", type=int, metavar="MS", help="silence after which a leader is replaced (default 500)")
+    add("--heartbeat-ms", type=int, metavar="MS", help="how often the leader is heard (default 200)")
+    add("--election-ms", type=int, metavar="MS", help="silence after which a leader is replaced (default 600)")
     add("--connections-max", type=int, metavar="N", help=f"connections held at one time (default {CONNECTIONS_MAX})")
     add("--log-level", metavar="LEVEL", help="debug, info, warning or error (default info)")
     add("--log-json", action="store_true", default=None, help="log one JSON object a line")
@@ -258,8 +258,8 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> Options:
         embedded=embedded is not None,
         idle_exit_s=values.get("idle_exit", EMBEDDED_IDLE_S),
         lease_s=values.get("lease", LEASE_S),
-        heartbeat_ms=values.get("heartbeat_ms", 150),
-        election_ms=values.get("election_ms", 500),
+        heartbeat_ms=values.get("heartbeat_ms", 200),
+        election_ms=values.get("election_ms", 600),
         connections_max=values.get("connections_max", CONNECTIONS_MAX),
         log_level=str(values.get("log_level", "info")).lower(),
         log_json=bool(values.get("log_json", False)),
