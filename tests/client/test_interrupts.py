@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -23,6 +21,7 @@ import dthreading.session.lanes
 from dthreading.client import Client
 from dthreading.session import ACQUIRE, RELEASE, TRY_ACQUIRE, WAIT_CONDITION, Answer, Target
 from dthreading.wire.messages import Lifetime
+from tests.tracing import interrupted_at
 
 FILES = {
     module.__file__
@@ -52,31 +51,6 @@ def until(condition: Callable[[], Any]) -> None:
         time.sleep(0.001)
 
 
-def interrupted_at(step: int, function: Callable[[], Any]) -> str:
-    """Runs `function` with an interrupt at its `step`th line; where that was, or "" when it has fewer."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal seen
-        if frame.f_code.co_filename not in FILES:
-            return None
-        if event == "line":
-            seen += 1
-            if seen == step:
-                raise KeyboardInterrupt(f"{frame.f_code.co_filename}:{frame.f_lineno}")
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function()
-    except KeyboardInterrupt as interrupt:
-        return str(interrupt)
-    finally:
-        sys.settrace(before)
-    return ""
-
-
 def source(place: str) -> str:
     file, _, line = place.rpartition(":")
     with open(file, encoding="utf-8") as lines:  # noqa: PTH123
@@ -100,6 +74,7 @@ def test_an_interrupt_at_any_line_of_an_acquire_leaves_no_ghost(
         place = interrupted_at(
             step,
             lambda: answers.append(client.call(lock, "acquire", (True, 1), ACQUIRE, 5)),
+            FILES,
         )
         if not place:
             break
@@ -132,6 +107,7 @@ def test_an_interrupt_at_any_line_of_a_condition_wait_keeps_the_lock_known(
         place = interrupted_at(
             step,
             lambda: client.call(lock, "wait", (1, None), WAIT_CONDITION, 0.0, kept=kept.append),
+            FILES,
         )
         if not place:
             break
@@ -159,7 +135,7 @@ def test_other_threads_go_on_while_one_is_interrupted(fake: Fake, client: Client
         thread.start()
     try:
         for step in range(1, 80):
-            interrupted_at(step, lambda: client.call(lock, "echo", (0,), TRY_ACQUIRE))
+            interrupted_at(step, lambda: client.call(lock, "echo", (0,), TRY_ACQUIRE), FILES)
         before = len(echoed)
         until(lambda: len(echoed) > before + 20)
     finally:

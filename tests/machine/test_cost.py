@@ -12,6 +12,7 @@ import pytest
 from dthreading.wire import messages as wire
 from replicas.machine.core import Machine
 from tests.machine.harness import Bench, Client
+from tests.tracing import traced
 
 
 def steps(action: Callable[[], Any]) -> int:
@@ -27,14 +28,13 @@ def steps(action: Callable[[], Any]) -> int:
         nonlocal count
         count += event.startswith("c_")
 
-    traced, profiled = sys.gettrace(), sys.getprofile()
-    sys.settrace(line)
-    sys.setprofile(profile)
-    try:
-        action()
-    finally:
-        sys.setprofile(profiled)
-        sys.settrace(traced)
+    profiled = sys.getprofile()
+    with traced(line):
+        sys.setprofile(profile)
+        try:
+            action()
+        finally:
+            sys.setprofile(profiled)
     return count
 
 

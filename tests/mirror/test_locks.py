@@ -14,6 +14,7 @@ import dthreading
 from dthreading import holds, proxy
 from dthreading.errors import LockLost, WrongGroup
 from dthreading.session.calls import ACQUIRE, RELEASE, Target
+from tests.tracing import interrupted_at
 
 pytestmark = pytest.mark.usefixtures("group")
 
@@ -248,36 +249,6 @@ def test_an_interrupted_acquire_leaves_no_ghost(group, until_waiting, background
     helper.result()
     lock.locked()  # the withdrawal is applied by now: commands are, in order
     assert len(group.machine.find(_target(lock).namespace, "orders").waiting) == 0
-
-
-def interrupted_at(step, function, files):
-    """Runs `function` with a KeyboardInterrupt raised before the `step`-th line that runs in `files`.
-
-    Returns:
-        Where that was; "" if it did not get that far.
-
-    """
-    seen = 0
-
-    def trace(frame, event, _):
-        nonlocal seen
-        if frame.f_code.co_filename not in files:
-            return None
-        if event == "line":
-            seen += 1
-            if seen == step:
-                raise KeyboardInterrupt(f"at {frame.f_code.co_filename}:{frame.f_lineno}")
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function()
-    except KeyboardInterrupt as interrupt:
-        return str(interrupt)
-    finally:
-        sys.settrace(before)
-    return ""
 
 
 @BOTH

@@ -7,7 +7,6 @@ what they find is kept here by name.
 
 from __future__ import annotations
 
-import sys
 import tracemalloc
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from dthreading.errors import LimitExceeded, ProtocolError
 from dthreading.wire import codec, limits, messages
 from dthreading.wire.auth import Acceptor
+from tests.tracing import traced
 
 HUGE = msgpack.ExtType(1, b"\x7f" * 1900)
 """An int of 4,577 digits, in less than a stranger's frame: Python refuses to write it as text."""
@@ -77,13 +77,8 @@ def test_a_frame_takes_no_more_steps_than_it_has_bytes(unit: bytes, size: int) -
         lines += event == "line"
         return count
 
-    former = sys.gettrace()
-    sys.settrace(count)
-    try:
-        with pytest.raises(ProtocolError):
-            codec.decode(body)
-    finally:
-        sys.settrace(former)
+    with traced(count), pytest.raises(ProtocolError):
+        codec.decode(body)
     assert lines < 15 * len(body) + 100
 
 

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tracers that tests set: an interrupt at a chosen line, and lines counted, undisturbed by the collector.
+
+A collection may begin at any allocation, and would run the finalizers of whatever earlier tests left behind under the
+tracer: it would be interrupted, or counted, in the traced code's place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+from collections.abc import Callable, Collection, Iterator
+from types import FrameType
+from typing import Any
+
+
+@contextlib.contextmanager
+def traced(tracer: Callable[[FrameType, str, Any], Any]) -> Iterator[None]:
+    """Has `tracer` called for each frame of this thread, and no garbage collected meanwhile."""
+    before, collecting = sys.gettrace(), gc.isenabled()
+    gc.disable()
+    sys.settrace(tracer)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+        if collecting:
+            gc.enable()
+
+
+def interrupted_at(step: int, function: Callable[[], Any], files: Collection[str | None]) -> str:
+    """Runs `function` with KeyboardInterrupt raised at the `step`th line that it runs of `files`.
+
+    Returns:
+        Where that was, as "file:line"; "" if it did not get that far.
+
+    """
+    seen = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal seen
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line":
+            seen += 1
+            if seen == step:
+                raise KeyboardInterrupt(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        return trace
+
+    with traced(trace):
+        try:
+            function()
+        except KeyboardInterrupt as interrupt:
+            return str(interrupt)
+    return ""
