@@ -19,6 +19,7 @@ from replicas.daemon.petition import Petition
 from replicas.replica.acquaintance import LATER, Objection
 from replicas.replica.admission import Admission
 from replicas.replica.formation import Phase
+from replicas.replica.marks import Mark
 from replicas.storage import StorageFailed
 
 if TYPE_CHECKING:
@@ -220,6 +221,20 @@ class Entrance(ABC):
         if self.core is not None and not self._failed:
             self.clients.move_on("this replica was removed from the group")
             self._end(ExitCode.REMOVED, sentence)
+
+    def diverged(self, sentence: str) -> None:
+        """The majority has another state than this replica, so nothing that it says can be believed."""
+        log.error("%s", sentence)
+        self.clients.move_on("this replica is stopping")
+        self.stop_dead()
+        known = self.storage.identity
+        assert known is not None
+        assert known.formation is not None
+        try:
+            self.storage.form(Mark(sentence, known.formation).encode())
+        except StorageFailed as error:
+            log.error("and its directory cannot be marked: %s", error)
+        self._end(ExitCode.DIVERGED, sentence)
 
     def link_up(self, replica: int) -> None:
         if self.joining is not None:

@@ -24,6 +24,8 @@ class ExitCode(IntEnum):
     """The directory is empty, but the group knows this replica: its data is gone and it must not vote again."""
     REMOVED = 6
     """The group has gone on without this replica, whose id is used up: its directory is of no more use."""
+    DIVERGED = 7
+    """Its state was found to differ from that of the majority: its memory or its program is wrong. To be replaced."""
 
 
 EXIT_CODES_HELP: Final = """exit codes:
@@ -34,4 +36,5 @@ EXIT_CODES_HELP: Final = """exit codes:
   4  another process holds the data directory
   5  the directory is empty but the group knows this replica: its data is gone
   6  this replica was removed from its group, and never comes back
+  7  its state was found to differ from the majority's: it is to be replaced
 """

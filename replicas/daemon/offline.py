@@ -20,6 +20,7 @@ from replicas.machine.core import Machine
 from replicas.paxos.types import NO_BALLOT, Configuration, Durable, Entry, EntryKind, Member
 from replicas.paxos.values import decode_configuration, encode_configuration
 from replicas.replica.admission import Admission
+from replicas.replica.marks import Mark
 from replicas.storage import SnapshotHeader, Storage, StorageFailed, StorageLocked, StorageRefused
 from replicas.storage.disk import Directory
 
@@ -50,6 +51,7 @@ class _Contents(NamedTuple):
     snapshot: SnapshotHeader | None
     machine: Machine
     configuration: Configuration
+    mark: Mark | None
 
 
 def check(path: Path, say: Callable[[str], object]) -> None:
@@ -87,6 +89,8 @@ def check(path: Path, say: Callable[[str], object]) -> None:
     broken = [f"{known.kind} {known.name}" for known in machine.registry.objects.values() if known.fault is not None]
     if broken:
         say(f"quarantined objects: {', '.join(broken)}")
+    if found.mark is not None:
+        raise Unusable(ExitCode.DIVERGED, f"{path} must not be used any more: {found.mark.sentence}")
     say("no damage was found")
 
 
@@ -118,6 +122,8 @@ def recover_unsafe(
     ]
     say(f"{path} is that of replica {found.replica} of the group {cluster}")
     say(f"its other members: {', '.join(others) or 'none'}")
+    if found.mark is not None:
+        say(f"DO NOT TRUST IT if there is any other survivor: {found.mark.sentence}")
     say(f"kept: everything up to slot {durable.chosen}, which is known to be decided")
     if machine.applied > durable.chosen:
         say(
@@ -157,9 +163,11 @@ def _read(path: Path, storage: Storage, *, everything: bool) -> _Contents:
         raise Unusable(ExitCode.DATA_GONE, storage.recovered.rot)
     if identity is None or identity.formation is None:
         raise Unusable(ExitCode.REFUSED, f"{path} is empty, or its replica was never in a group")
-    admission = Admission.decode(identity.formation)
+    mark = Mark.decode(identity.formation)
+    formation = identity.formation if mark is None else mark.formation
+    admission = Admission.decode(formation)
     if admission is None:
-        genesis = decode_configuration(identity.formation[1:])
+        genesis = decode_configuration(formation[1:])
         replica = next(member.id for member in genesis.members if member.incarnation == identity.incarnation)
         admission = Admission(replica, genesis, ())
     try:
@@ -178,7 +186,7 @@ def _read(path: Path, storage: Storage, *, everything: bool) -> _Contents:
             changed = decode_configuration(entry.value)
             configuration = changed if changed.epoch == configuration.epoch + 1 else configuration
     known = (admission.replica, admission.genesis, identity.incarnation)
-    return _Contents(*known, durable, storage.snapshot, machine, configuration)
+    return _Contents(*known, durable, storage.snapshot, machine, configuration, mark)
 
 
 def _write(found: _Contents, new: Path, address: str) -> None:

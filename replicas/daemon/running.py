@@ -29,6 +29,7 @@ from replicas.paxos.types import EntryKind, Timing
 from replicas.replica.admission import Admission
 from replicas.replica.core import Replica
 from replicas.replica.formation import Formation, formed_of
+from replicas.replica.marks import Mark
 from replicas.storage import MemoryStorage, Storage, StorageFailed, StorageLocked, StorageRefused
 from replicas.storage.disk import Directory
 
@@ -108,6 +109,10 @@ def _open_storage(options: Options) -> Storage | MemoryStorage:
         raise CannotServe(ExitCode.DATA_GONE, storage.recovered.rot)
     if storage.identity is None:
         storage.format(os.urandom(16))
+    mark = Mark.decode(storage.identity.formation) if storage.identity is not None else None
+    if mark is not None:
+        storage.close()
+        raise CannotServe(ExitCode.DIVERGED, f"{options.data_dir} must not be used any more: {mark.sentence}")
     return storage
 
 

@@ -187,6 +187,9 @@ class Daemon(Entrance):
         self._in_turn = self._outgoing.held = True
         for _ in range(TAKES_MAX):
             output = self.core.take()
+            if output.verdict:
+                self.diverged(output.verdict)
+                break
             self._send(self.core, output)
             self.log.add(output.batch, output.persist, output.send_after_sync)
             if not self.log.go(here=self._write_here):
@@ -226,6 +229,8 @@ class Daemon(Entrance):
 
     def _synced(self, batch: int, messages: list[tuple[int, PeerMessage]]) -> None:
         assert self.core is not None
+        if self._failed:
+            return
         if batch:
             self.core.synced(batch)
         for replica, message in messages:

@@ -15,6 +15,7 @@ from dthreading.wire.codec import TAGS, Codec
 
 __all__ = [
     "Admit",
+    "Audit",
     "Delete",
     "Dismiss",
     "Expire",
@@ -78,11 +79,22 @@ class Dismiss(NamedTuple):
     replica: int
 
 
-Internal: TypeAlias = Expire | Reset | Delete | Admit | Dismiss
+class Audit(NamedTuple):
+    """A leader: these parts of the state, as they are in this slot, are to be compared by all replicas.
+
+    Changes nothing, so to a replica that does not know it, it is nothing as well.
+    """
+
+    sessions: tuple[tuple[int, tuple[int, ...]], ...]
+    """Each with some of its handles."""
+    objects: tuple[int, ...]
+
+
+Internal: TypeAlias = Expire | Reset | Delete | Admit | Dismiss | Audit
 Logged: TypeAlias = messages.Command | Internal
 
 _CLIENT_TAGS: Final = {tag: cls for tag, cls in TAGS.items() if cls in messages.COMMANDS}
-_INTERNAL_TAGS: Final[dict[int, type]] = {200: Expire, 201: Reset, 202: Delete, 203: Admit, 204: Dismiss}
+_INTERNAL_TAGS: Final[dict[int, type]] = {200: Expire, 201: Reset, 202: Delete, 203: Admit, 204: Dismiss, 205: Audit}
 
 client_codec: Final[Codec[messages.Command]] = Codec(_CLIENT_TAGS)
 """What a client may send into the log: no tag of an internal command is known to it."""

@@ -110,6 +110,8 @@ class Machine(Calls):
                 self.roster.admit(command)
             case commands.Dismiss(replica=replica):
                 self.roster.dismiss(replica)
+            case commands.Audit():
+                self._effects.audit = command
             case _:
                 raise AssertionError(command)
 

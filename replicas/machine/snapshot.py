@@ -11,7 +11,7 @@ or object that came last; nothing in it is longer than one answer or one queue i
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +28,7 @@ from replicas.objects.waiting import Waiter
 if TYPE_CHECKING:
     from replicas.machine.core import Machine
 
-__all__ = ["SnapshotWriter", "load"]
+__all__ = ["SnapshotWriter", "image_of_head", "image_of_object", "image_of_session", "load"]
 
 FORMAT: Final = 1
 """Raised when a record's meaning changes; a snapshot of another format is refused by name."""
@@ -65,7 +65,7 @@ class SnapshotWriter:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._sessions = dict(machine.sessions)
-        self._objects = {known.number: known for known in machine.registry.objects.values()}
+        self._objects = dict(machine.registry.numbers)
         # Invariant: who is in _unsaved_... has not changed since the snapshot began.
         self._unsaved_sessions = dict(self._sessions)
         self._unsaved_objects = dict(self._objects)
@@ -77,12 +77,12 @@ class SnapshotWriter:
     def save_session(self, session: Session) -> None:
         """It is about to change."""
         if self._unsaved_sessions.pop(session.id, None) is not None:
-            self._images[session.id] = _image_of_session(session, self._objects)
+            self._images[session.id] = image_of_session(session, self._was_alive)
 
     def save_object(self, saved: Replicated) -> None:
         """It is about to change."""
         if self._unsaved_objects.pop(saved.number, None) is not None:
-            self._images[-saved.number] = _image_of_object(saved)
+            self._images[-saved.number] = image_of_object(saved)
 
     def step(self, budget: int) -> bytes:
         """The next slice, about `budget` bytes long; b"" when all is written."""
@@ -101,6 +101,10 @@ class SnapshotWriter:
         self.done = True
         self._machine.snapshot_done(self)
 
+    def _was_alive(self, known: Replicated) -> bool:
+        """At the snapshot's slot: it may have been dropped before, and another one since."""
+        return known.number in self._objects
+
     def _in_order(self, state: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         yield from state
         for session in self._sessions.values():
@@ -116,18 +120,30 @@ class SnapshotWriter:
 
 
 def _state(machine: Machine) -> Iterator[tuple[Any, ...]]:
+    yield from image_of_head(machine)
+    for name, namespace in machine.registry.namespaces.items():
+        yield (_Is.NAMESPACE, name, namespace.sessions, namespace.epoch)
+
+
+def image_of_head(machine: Machine) -> Iterator[tuple[Any, ...]]:
+    """What there is one of: counters, settings, the digest of all that was answered, and who is a member."""
     round, replica = machine.ballot_in_force
     settings = machine.limits.to_settings()
     counters = (machine.applied, machine.fence, machine.registry.made)
     yield (_Is.STATE, FORMAT, *counters, round, replica, machine.configuration_epoch, settings, machine.digest)
     yield (_Is.ROSTER, *machine.roster.dump())
-    for name, namespace in machine.registry.namespaces.items():
-        yield (_Is.NAMESPACE, name, namespace.sessions, namespace.epoch)
 
 
-def _image_of_session(session: Session, alive: Container[int]) -> Iterator[tuple[Any, ...]]:
-    """`alive` are the numbers of the objects at the snapshot's slot: one that the session refers to may have been
-    dropped before, and another since.
+def image_of_session(
+    session: Session, is_alive: Callable[[Replicated], bool], handles: Iterable[int] | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """A session's records.
+
+    Args:
+        session: as it is now.
+        is_alive: whether an object that it refers to has not been dropped.
+        handles: which of its handles, and nothing of its stakes, of which there may be as many; None: all of both.
+
     """
     records: list[tuple[Any, ...]] = [
         (
@@ -137,25 +153,28 @@ def _image_of_session(session: Session, alive: Container[int]) -> Iterator[tuple
     ]  # fmt: skip
     for number, lane in session.lanes.items():
         reply = None if lane.reply is None else (lane.reply.status, lane.reply.value)
-        subject = lane.subject.number if lane.subject is not None and lane.subject.number in alive else 0
+        subject = lane.subject.number if lane.subject is not None and is_alive(lane.subject) else 0
         operation = lane.operation.name if subject and lane.operation is not None else ""
         records.append((_Is.LANE, number, lane.number, reply, subject, operation))
     for lane_number, waiter in session.waits.items():
         who = (waiter.owner.number, waiter.operation.name)
         records.append((_Is.WAIT, lane_number, waiter.number, *who, waiter.thread, waiter.payload))
-    for handle, meaning in session.handles.items():
+    for handle in session.handles if handles is None else handles:
+        meaning = session.handles.get(handle)
         if isinstance(meaning, Refused):
             records.append((_Is.HANDLE, handle, 0, meaning.value))
-        elif meaning.number in alive:
+        elif meaning is not None and is_alive(meaning):
             records.append((_Is.HANDLE, handle, meaning.number, None))
         else:
             records.append((_Is.HANDLE, handle, 0, GONE.value))
-    records.extend((_Is.STAKE, number) for number in session.stakes if number in alive)
+    if handles is None:
+        records.extend((_Is.STAKE, holding.number) for holding in session.stakes.values() if is_alive(holding))
     records.extend((_Is.USES, name) for name in session.namespaces)
     return iter(records)
 
 
-def _image_of_object(saved: Replicated) -> Iterator[tuple[Any, ...]]:
+def image_of_object(saved: Replicated) -> Iterator[tuple[Any, ...]]:
+    """An object's records."""
     who = (saved.number, saved.namespace, saved.name, saved.kind, saved.arguments, saved.lifetime)
     fault = None if saved.fault is None else saved.fault.value
     header = (_Is.OBJECT, *who, saved.attached, fault, saved.dump())

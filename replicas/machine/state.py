@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from dthreading.wire.messages import Rejected, Reply, ToClient
+from replicas.machine.commands import Audit
 from replicas.machine.sessions import Session, Sessions, refused
 from replicas.objects.base import Refused, Replicated
 from replicas.objects.limits import MACHINE_VERSION, Limits
@@ -26,7 +27,7 @@ _NOTHING: Final[tuple[Any, ...]] = ()
 class Effects:
     """What one entry brought about. In order; the replica that holds a client's connection says it to the client."""
 
-    __slots__ = ("deleted", "ended", "faults", "idle", "opened", "refused", "rejected", "replies", "resumed")
+    __slots__ = ("audit", "deleted", "ended", "faults", "idle", "opened", "refused", "rejected", "replies", "resumed")
 
     def __init__(self) -> None:
         self.replies: list[tuple[int, ToClient]] = []
@@ -47,6 +48,8 @@ class Effects:
         """(namespace, name, whether it was there)."""
         self.faults: Sequence[Exception] = _NOTHING
         """Objects of ours broke: for the replica's log."""
+        self.audit: Audit | None = None
+        """What of the state, as it is now, is to be compared with that of other replicas."""
 
 
 class Writer(Protocol):

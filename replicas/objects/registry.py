@@ -43,6 +43,8 @@ class Registry:
     def __init__(self, host: Host) -> None:
         self._host = host
         self.objects: dict[tuple[str, str], Replicated] = {}
+        self.numbers: dict[int, Replicated] = {}
+        """The same by their numbers, in the order in which they were made."""
         self.namespaces: dict[str, Namespace] = {}
         self.idle: dict[str, int] = {}
         """Namespaces without sessions that have automatic objects, with their epochs: what a leader may reset."""
@@ -91,6 +93,7 @@ class Registry:
     def put(self, made: Replicated) -> None:
         """An object that was just made or restored takes its place."""
         self.objects[made.namespace, made.name] = made
+        self.numbers[made.number] = made
         if made.lifetime == Lifetime.AUTOMATIC:
             self.namespaces[made.namespace].automatic[made.number] = made
 
@@ -135,6 +138,7 @@ class Registry:
             self._host.unstake(session, dropped)
         dropped.fault = GONE
         del self.objects[dropped.namespace, dropped.name]
+        del self.numbers[dropped.number]
         if dropped.lifetime == Lifetime.AUTOMATIC:
             del self.namespaces[dropped.namespace].automatic[dropped.number]
             self._settle_namespace(dropped.namespace)

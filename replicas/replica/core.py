@@ -22,6 +22,7 @@ from replicas.paxos.core import Paxos
 from replicas.paxos.types import Ballot, Configuration, Entry, EntryKind, Role
 from replicas.replica import queries
 from replicas.replica.acquaintance import Acquaintance
+from replicas.replica.auditing import AUDIT_MS, Auditing
 from replicas.replica.formation import Census
 from replicas.replica.forwarding import Forwarding, Streams
 from replicas.replica.hosted import Hosted
@@ -29,6 +30,7 @@ from replicas.replica.hosting import PENDING_PER_CONNECTION_MAX
 from replicas.replica.leading import Reading, Tenure, Vouching
 from replicas.replica.membership import Membership
 from replicas.replica.messages import (
+    Account,
     Ask,
     Forward,
     Learning,
@@ -58,6 +60,7 @@ class Replica(Hosted):
         now_ms: the shell's monotonic clock.
         genesis: the configuration that the group was formed with; None: the core's.
         seeds: (id, address) of members, as a newcomer was told of them.
+        audit_ms: how often a leader has all states compared; 0: never.
 
     """
 
@@ -70,9 +73,9 @@ class Replica(Hosted):
         now_ms: int,
         genesis: Configuration | None = None,
         seeds: tuple[tuple[int, str], ...] = (),
+        audit_ms: int = AUDIT_MS,
     ) -> None:
-        super().__init__(machine)
-        self.paxos = paxos
+        super().__init__(paxos, machine)
         paxos.reigned(Ballot(*machine.ballot_in_force))
         self._namespace_term_ms = namespace_term_ms
         self._now_ms = now_ms
@@ -81,6 +84,7 @@ class Replica(Hosted):
         self._streams = Streams()
         self._cutting = Cutting(machine.applied)
         self._fetching = Fetching()
+        self._auditing = Auditing(paxos, audit_ms, now_ms)
         self._reign: tuple[int | None, Ballot] = (None, paxos.ballot)
         self._leaderless_since_ms: int | None = now_ms
         self._tenure: Tenure | None = None  # set while this replica leads and its LEADS is applied here
@@ -146,6 +150,8 @@ class Replica(Hosted):
                 self._output.send_now += requests
             case Ask() | Told() | Learning():
                 self._members.said(source, message, self._now_ms, self._output)
+            case Account():
+                self._auditing.heard(source, message)
             case Census():
                 raise AssertionError("the shell's Formation hears those")
             case _:
@@ -165,7 +171,9 @@ class Replica(Hosted):
         self._notice_reign()
         if self._tenure is not None:
             self._to_propose.extend(self._tenure.expired(now_ms, late_ms))
+            self._to_propose.extend(self._auditing.due(self.machine, now_ms))
         self._members.tick(now_ms, self._fetching.received, self._output)
+        self._auditing.tick(now_ms)
         self._follow()
         self._due_ms = max(now_ms, self.paxos.wake_ms)  # or one pause would be counted again by the next tick
 
@@ -216,13 +224,15 @@ class Replica(Hosted):
         if paxos.fetch_snapshot_from is not None:
             output.send_now += self._fetching.want(paxos.fetch_snapshot_from, self._now_ms)
         output.snapshot += self._cutting.work(self.machine, self.paxos)
+        if self._auditing.busy:
+            self._auditing.work(output, self.acquaintance.links(self.machine))
         self._output = ReplicaOutput()
         return output
 
     @property
     def wants_turn(self) -> bool:
         """Whether `take` is due soon although nothing came in: a snapshot is being written, or a window was full."""
-        return self._cutting.busy or bool(self._to_propose and self._leads)
+        return self._cutting.busy or self._auditing.busy or bool(self._to_propose and self._leads)
 
     # --- commands -------------------------------------------------------------------------------------------------
 
@@ -257,11 +267,14 @@ class Replica(Hosted):
         connection = self._forwarding.applied(entry.value, self._now_ms)
         self._spread(effects, connection)
         self._members.applied(entry)
+        if effects.audit is not None:
+            self._auditing.begin(self.machine, effects.audit)
         if self._tenure is not None:
             self._tenure.applied(effects, self._now_ms)
         elif entry.kind == EntryKind.LEADS and self._leads and self.machine.ballot_in_force == self.paxos.ballot:
             self._tenure = Tenure(self.machine, self.paxos.ballot, self._namespace_term_ms, self._now_ms)
             self._members.reign(self._now_ms)
+            self._auditing.reign(self._now_ms)
 
     # --- what only a true leader may answer -----------------------------------------------------------------------
 
@@ -331,19 +344,6 @@ class Replica(Hosted):
             self._tell_all(wire.Leader(self.leader_address))
 
     @property
-    def leader_address(self) -> str:
-        """Where the leader listens; "" when nobody is known to lead."""
-        for member in self.paxos.configuration.members:
-            if member.id == self.paxos.leader:
-                return member.address
-        return ""
-
-    @property
-    def servers(self) -> tuple[str, ...]:
-        """Where the members listen: what clients are to know."""
-        return tuple(member.address for member in self.paxos.configuration.members)
-
-    @property
     def acquaintance(self) -> Acquaintance:
         """Who the other replicas are, for the shell, which meets them first."""
         return self._members.acquaintance
@@ -374,6 +374,7 @@ class Replica(Hosted):
         assert machine.applied == slot
         self.machine = machine
         self._cutting.restart(slot)
+        self._auditing.restart()
         self.paxos.installed(slot, configuration, chain, promised)
         self.paxos.reigned(Ballot(*machine.ballot_in_force))
         self._members.exchanged(machine)

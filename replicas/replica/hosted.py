@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A replica's words to the clients that are connected to it: what apply brought about for them, and for nobody else.
 
-The layer below core.py: it knows connections and the state, and neither time nor other replicas.
+The layer below core.py: it knows connections, the state and who is a member, and neither time nor what others say.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dthreading.wire import messages as wire
 from dthreading.wire.limits import NAME_BYTES_MAX, OP_BYTES_MAX
 from dthreading.wire.messages import ToClient
 from replicas.machine.core import Effects, Machine
+from replicas.paxos.core import Paxos
 from replicas.replica import queries
 from replicas.replica.hosting import Hosting
 from replicas.replica.output import ReplicaOutput
@@ -20,11 +21,25 @@ __all__ = ["Hosted"]
 class Hosted:
     """The clients' side of a replica."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, paxos: Paxos, machine: Machine) -> None:
+        self.paxos = paxos
         self.machine = machine
         self._hosting = Hosting()
         self._output = ReplicaOutput()
         self._deletions = queries.Deletions()
+
+    @property
+    def leader_address(self) -> str:
+        """Where the leader listens; "" when nobody is known to lead."""
+        for member in self.paxos.configuration.members:
+            if member.id == self.paxos.leader:
+                return member.address
+        return ""
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Where the members listen: what clients are to know."""
+        return tuple(member.address for member in self.paxos.configuration.members)
 
     def _spread(self, effects: Effects, connection: int | None) -> None:
         """Tells this replica's clients what apply did; `connection` is where the command came from, if from here."""

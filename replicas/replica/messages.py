@@ -8,9 +8,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from dthreading.wire.codec import Codec
 from replicas.paxos import messages as paxos
 from replicas.replica import formation
-from replicas.replica.soundness import FLAWS
+from replicas.replica.soundness import FLAWS, account
 
 __all__ = [
+    "Account",
     "Ask",
     "Forward",
     "Learning",
@@ -91,6 +92,16 @@ class Told(NamedTuple):
     value: Any
 
 
+class Account(NamedTuple):
+    """Everybody to everybody: the digests of the parts of my state that the audit in `slot` has named."""
+
+    slot: int
+    form: int
+    """Only accounts of one form can be compared."""
+    parts: bytes
+    """As `machine.audit.digests` reads them."""
+
+
 PeerMessage: TypeAlias = (
     paxos.PeerMessage
     | formation.FormationMessage
@@ -102,6 +113,7 @@ PeerMessage: TypeAlias = (
     | Learning
     | Ask
     | Told
+    | Account
 )
 
 _MESSAGES: Final[dict[int, type]] = {
@@ -115,9 +127,12 @@ _MESSAGES: Final[dict[int, type]] = {
     165: Learning,
     166: Ask,
     167: Told,
+    168: Account,
 }
 
 _REPEATED: Final = frozenset({Vouch, Vouched, Ask, Told})
 """Their numbers are a client's, or a person's, who may have sent anything: that must not end a link of ours."""
 
-codec: Final[Codec[PeerMessage]] = Codec(_MESSAGES, natural={*_MESSAGES.values()} - _REPEATED, flaws=FLAWS)
+codec: Final[Codec[PeerMessage]] = Codec(
+    _MESSAGES, natural={*_MESSAGES.values()} - _REPEATED, flaws={**FLAWS, Account: account}
+)

@@ -84,3 +84,6 @@ class ReplicaOutput:
     """When there is news of them: all other replicas to be linked with from now on, and where they listen."""
     notices: list[str] = field(default_factory=list)
     """For the log: what an operator would like to know."""
+    verdict: str = ""
+    """Why this replica's state cannot be right, as one sentence. Nothing else of this output, nor of any later one, may
+    leave: it is to be kept in the directory (`marks.Mark`), and the process ends."""

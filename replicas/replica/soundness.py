@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from replicas.machine.audit import PART_BYTES
 from replicas.paxos.messages import Accept, Chosen, Promise
 from replicas.paxos.values import Configuration, EntryKind, decode_ballot, decode_configuration
 from replicas.replica.formation import Census, Phase
 
-__all__ = ["FLAWS"]
+__all__ = ["FLAWS", "account"]
 
 _COMMAND: Final = int(EntryKind.COMMAND)
 _ONE_COMMAND: Final = bytes([_COMMAND])
@@ -72,6 +73,11 @@ def _census(message: Census) -> str | None:
     if message.phase == Phase.EMPTY:
         return None
     return f"phase {message.phase}" if message.phase > Phase.FORMED else _configuration(message.configuration)
+
+
+def account(message: Any) -> str | None:
+    """What is wrong with an `Account`, whose class knows this file."""
+    return f"{len(message.parts)} bytes of parts" if len(message.parts) % PART_BYTES else None
 
 
 FLAWS: Final[dict[type, Callable[[Any], str | None]]] = {

@@ -97,6 +97,8 @@ class GroupProgram:
         self.replica = replica
         self.disk = SimulatedDisk(random.Random(luck.random()))
         self.core: Replica | Forming | None = None
+        self.audit_ms = 0
+        """How often a leader has states compared. Off, so that the worlds are those that were recorded."""
         self.faults: list[Exception] = []
         self.spoilt = False
         """Whether somebody has laid hands on its disk, so that it may be found rotten."""
@@ -148,7 +150,9 @@ class GroupProgram:
             luck=self._luck.random,
             now_ms=now_ms,
         )
-        self.core = Replica(paxos=paxos, machine=machine, namespace_term_ms=5_000, now_ms=now_ms)
+        self.core = Replica(
+            paxos=paxos, machine=machine, namespace_term_ms=5_000, now_ms=now_ms, audit_ms=self.audit_ms
+        )
         return self.core
 
     def _opened(self) -> Storage:
@@ -282,6 +286,7 @@ class GroupProgram:
         core = self.core
         assert core is not None
         assert not output.faults, output.faults
+        assert not output.verdict, output.verdict
         self.faults += output.faults
         for connection, message in output.to_clients:
             known = self._connections.get(connection)

@@ -17,10 +17,10 @@ from dthreading.errors import ProtocolError
 from dthreading.wire.codec import TAGS
 from dthreading.wire.schema import compiled, source
 from replicas.daemon.peers import Introduction
-from replicas.machine.commands import Delete, Expire, Reset
+from replicas.machine.commands import Audit, Delete, Expire, Reset
 from replicas.paxos.messages import MESSAGES
 from replicas.replica.formation import Census
-from replicas.replica.messages import Forward, SnapshotPart, SnapshotRequest, Vouch, Vouched
+from replicas.replica.messages import Account, Forward, SnapshotPart, SnapshotRequest, Vouch, Vouched
 from tests.wire import fuzz_words as words
 from tests.wire import plain
 
@@ -50,7 +50,7 @@ class Empty(NamedTuple):
 
 CLASSES: list[Any] = [
     *TAGS.values(), *MESSAGES.values(), Census, Forward, Vouch, Vouched, SnapshotRequest, SnapshotPart, Expire, Reset,
-    Delete, Introduction, Pair, Odd, Empty,
+    Delete, Account, Audit, Introduction, Pair, Odd, Empty,
 ]  # fmt: skip
 
 
