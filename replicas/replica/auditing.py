@@ -147,6 +147,7 @@ class Auditing:
 
     def work(self, output: ReplicaOutput, others: Iterable[int]) -> None:
         """A slice of the digests, if one is due; all others are told of them once they are there."""
+        output.verdict = self._verdict  # the account that shows it has left before, so the others know of it as well
         if self._open and self._open[0].step(SLICE_BYTES):
             inventory = self._open.popleft()
             account = Account(inventory.slot, FORM, inventory.parts)
@@ -154,7 +155,6 @@ class Auditing:
             slot.inventory, slot.due_ms = inventory, self._now_ms + PATIENCE_MS
             self.heard(self._paxos.replica, account)
             output.send_now += [(other, account) for other in others]
-        output.verdict = self._verdict
         if self._notices:
             output.notices += self._notices
             self._notices = []

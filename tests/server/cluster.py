@@ -39,6 +39,8 @@ class Node:
         self.joins = joins
         """The members that it asks to let it in; "" for one that the group is formed with."""
         self.options: tuple[str, ...] = ()
+        self.program = "replicas.cli"
+        """The module that is run."""
         self.process: subprocess.Popen[str] | None = None
         self.ready_line = ""
         self.id_known = 0 if joins else number
@@ -56,7 +58,7 @@ class Node:
         """Start the process; with `wait`, until it says that it is ready."""
         assert not self.running
         listening = self.listening()
-        arguments = [sys.executable, "-m", "replicas.cli", "--listen-fd", str(listening.fileno())]
+        arguments = [sys.executable, "-m", self.program, "--listen-fd", str(listening.fileno())]
         arguments += ["--cluster", self.cluster.servers] if self.cluster.size > 1 and not self.joins else []
         arguments += ["--join", self.joins] if self.joins else []
         arguments += ["--memory"] if self.cluster.memory else ["--data-dir", str(self.data)]
