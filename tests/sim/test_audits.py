@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sound replicas never take each other for wrong, whatever befalls them. (That one which is wrong is found: tests/replica/test_auditing.py.)
+"""Sound replicas never take each other for wrong, whatever befalls them.
 
-AUDIT_SEEDS in the environment is how many worlds have their states compared all the time; CI runs a few.
+(That one which is wrong is found: tests/replica/test_auditing.py.) AUDIT_SEEDS in the environment is how many worlds
+have their states compared all the time; CI runs a few.
 """
 
 from __future__ import annotations
