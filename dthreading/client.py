@@ -112,6 +112,7 @@ class Client:
                         session.finish(call)
                     return answer
             except BaseException:
+                self._service.interrupted(call)
                 if manner.interrupt_keeps:
                     self._keep(call, kept)
                 else:
@@ -223,10 +224,10 @@ class Client:
     def _sleep(self, call: PendingCall, most_s: float) -> None:
         """Until there is news of `call`, or for `most_s` seconds (-1: for ever)."""
         service = self._service
-        if service.threaded and service.ident != _get_ident():
-            call.wake.acquire(True, most_s)
-        else:
+        if not service.threaded or service.ident == _get_ident():
             service.turn(most_s if most_s >= 0 else float("inf"))
+        elif not service.read_own(call, most_s):
+            call.wake.acquire(True, most_s)
 
     # --- the parts of a call ---
 

@@ -11,12 +11,13 @@ import logging
 import os
 import random
 import select
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from dthreading.errors import DThreadingError, GroupUnreachable, NotAuthenticated, ProtocolError, WrongGroup
 from dthreading.finding import Finder
-from dthreading.link import Link
+from dthreading.link import LAST_S, Link
 from dthreading.session import ClientSession, State
 from dthreading.wire import messages as wire
 
@@ -104,8 +105,20 @@ class Dialer:
             link.writable()
         if not events & ~select.POLLOUT or link.broken is not None:
             return
+        if not link.role.ours:
+            link.broken = f"the connection to {link.name} has ended"
+            return
+        self._take_in(link, session, clock, receive=True)
+
+    def catch_up(self, session: ClientSession | None, clock: Callable[[], float]) -> None:
+        """Takes in what calling threads have read that is not for them."""
+        link = self.link
+        if link is not None and link.broken is None and (link.inbox or link.spoiled):
+            self._take_in(link, session, clock, receive=False)
+
+    def _take_in(self, link: Link, session: ClientSession | None, clock: Callable[[], float], *, receive: bool) -> None:
         try:
-            messages = link.read()
+            messages = link.read(receive=receive)
         except DThreadingError as error:
             if isinstance(error, ProtocolError) and link.name not in str(error):
                 error = ProtocolError(f"{link.name} is no replica of ours: {error}")
@@ -163,9 +176,19 @@ class Dialer:
     def close(self, *, forked: bool = False) -> None:
         """Closes every descriptor. `forked`: they are the parent's as well, who goes on with them."""
         for link in (self.link, self._dialing, *(link for _, link in self._graves)):
-            if link is not None and (forked or not link.close()):
+            if link is not None and (forked or not self._closed_in_time(link)):
                 link.close(at_once=True)
         self.link = self._dialing = None
+
+    @staticmethod
+    def _closed_in_time(link: Link) -> bool:
+        """Whoever is still at work there hears of its end, and is given a moment to come back."""
+        until = time.monotonic() + LAST_S
+        while not link.close():
+            if time.monotonic() >= until:
+                return False
+            time.sleep(LAST_S / 100)
+        return True
 
     def _look_after(self, link: Link, session: ClientSession | None, now: float) -> None:
         if session is None or session.over:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One connection to one replica: the handshake, frames to messages, and a write end that many threads share.
+"""One connection to one replica: the handshake, frames to messages, and a write end that many threads share. (Who
+reads is decided in `reading`.)
 
 `outbox` takes frames from any thread; whoever has put one in calls `flush`, which writes all that is there in one
 system call, or leaves it to the thread that is writing already (which looks again before it goes). The write lock
@@ -18,6 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from dthreading.errors import DThreadingError, ProtocolError, from_wire
+from dthreading.reading import ReadRole
 from dthreading.wire.auth import Connector
 from dthreading.wire.codec import decode, encode
 from dthreading.wire.framing import FrameDecoder, frame
@@ -27,7 +29,7 @@ from dthreading.wire.messages import Challenge, Message, Rejected, Role, Welcome
 if TYPE_CHECKING:
     from dthreading.resolve import Endpoint
 
-__all__ = ["Link"]
+__all__ = ["LAST_S", "Link"]
 
 READ_BYTES: Final = 65536
 """What one read takes at most: a larger buffer would be mapped and unmapped on each call."""
@@ -63,6 +65,10 @@ class Link:
         """Why this connection is of no more use. Any thread may set it, and wakes the service thread."""
         self.unsent = b""
         """What the socket would not take: the service thread goes on with it as soon as there is room."""
+        self.role = ReadRole()
+        """Who reads."""
+        self.inbox: deque[bytes] = deque()
+        """Frames that a calling thread has read and that are not for it: the service thread's, before it reads on."""
         self._connector = Connector(Role.CLIENT, secret, os.urandom(16))
         self._decoder = FrameDecoder(HANDSHAKE_FRAME_BYTES_MAX)
         self._writing = _thread.allocate_lock()
@@ -127,6 +133,34 @@ class Link:
             return
         self.unsent = data[sent:] if sent < len(data) else b""
 
+    # --- whoever has the role of reading ---
+
+    def receive(self) -> list[bytes]:
+        """The frames that have come since. That the connection has ended, or what came is no frame, `broken` and
+        `spoiled` say.
+        """
+        try:
+            data = self.socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            self.broken = self.broken or f"reading from {self.name} failed: {error.strerror}"
+            return []
+        if not data:
+            self.broken = self.broken or f"{self.name} closed the connection"
+            return []
+        try:
+            return self._decoder.feed(data)
+        except ProtocolError:
+            if not self.spoiled:
+                raise
+            return []
+
+    @property
+    def spoiled(self) -> bool:
+        """Whether something came that is no frame. `read` raises it, after what came before it."""
+        return self._decoder.broken is not None
+
     # --- the service thread ---
 
     def flush_last(self) -> None:
@@ -162,28 +196,22 @@ class Link:
                 self._writing.release()
             self.flush()
 
-    def read(self) -> list[Message]:
+    def read(self, *, receive: bool = True) -> list[Message]:
         """The messages that have come since; handshake frames are handled here.
+
+        Args:
+            receive: False: only what calling threads have left to us.
 
         Raises:
             NotAuthenticated: and other refusals of the handshake.
             ProtocolError: what came is not our protocol.
 
         """
-        try:
-            data = self.socket.recv(READ_BYTES)
-        except BlockingIOError:
-            return []
-        except OSError as error:
-            self.broken = f"reading from {self.name} failed: {error.strerror}"
-            return []
-        if not data:
-            self.broken = f"{self.name} closed the connection"
-            return []
-        bodies = self._decoder.feed(data)
+        if receive:
+            self.inbox.extend(self.receive())
         messages: list[Message] = []
-        for body in bodies:
-            message = decode(body)
+        while self.inbox:
+            message = decode(self.inbox.popleft())
             if isinstance(message, Rejected):
                 raise _refusal(message, self.name)
             if self.welcome is not None:
@@ -213,20 +241,22 @@ class Link:
         return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else self.name
 
     def close(self, *, at_once: bool = False) -> bool:
-        """Lets go of the socket. False: a thread is in the middle of a write; shut down for now, call again later.
+        """Lets go of the socket. False: a thread is reading or in the middle of a write; shut down for now, which ends
+        both, call again later.
 
-        A descriptor must not be closed under a writer: its number could be another file's by the time of the write.
+        A descriptor must not be closed under another thread: its number could be another file's by the time of the
+        read or write.
 
         Args:
             at_once: close it all the same, and shut nothing down: in a forked child the connection is the parent's.
 
         """
+        if self.broken is None:
+            self.broken = "this client closed it"
         if at_once:
             self.socket.close()
             return True
-        if self.broken is None:
-            self.broken = "this client closed it"
-        if not self._writing.acquire(blocking=False):
+        if not self.role.take() or not self._writing.acquire(blocking=False):
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
             return False

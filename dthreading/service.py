@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread behind a client: it reads, reconnects, keeps the lease alive and decides that it is lost. One per
-process.
+"""The thread behind a client: it reconnects, keeps the lease alive, decides that it is lost, and reads where no calling
+thread does (see `reading`). One per process.
 
 Everything that is said to it comes through containers whose single operations are atomic in C, and a wake-up;
 everything it says goes out through a `Link`, and to a waiter by the release of that waiter's raw lock. It sleeps until
-the next deadline: an idle client wakes for its keepalives only. All that decides is in `session` and `route`; whoever
-else were to call `turn` instead of this thread (a waiter that reads for all, say) would do as well.
+the next deadline: an idle client wakes for its keepalives only. All that decides is in `session`, `route` and
+`reading`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from dthreading import reading
 from dthreading.dialing import Dialer
 from dthreading.reporting import Reporter
 from dthreading.session import ClientSession, PendingCall, Target
@@ -77,6 +78,7 @@ class Service:
         self._requests: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._detached: deque[Target] = deque()
         self._reporter = Reporter(settings)
+        self._keeper = reading.Keeper()
         self._woken = False
         self._wake_read = self._wake_write = -1
         self._news: list[PendingCall] = []
@@ -121,6 +123,22 @@ class Service:
     def submit(self, call: PendingCall) -> None:
         """Begin this call."""
         self._ask(self._submit, call)
+
+    def read_own(self, call: PendingCall, most_s: float) -> bool:
+        """Waits for the answer of `call` at the socket itself. False: somebody else reads; its lock is to wait at."""
+        link = self.dialer.link
+        # What is not sent yet, or no more, is settled by the service thread alone, which would find nobody at the lock.
+        return (
+            link is not None
+            and call.sent
+            and self.threaded
+            and reading.read_own(link, call, self._clock, self.wake, most_s)
+        )
+
+    def interrupted(self, call: PendingCall) -> None:
+        """Its caller was struck by an exception, at any step."""
+        if reading.give_up(call):
+            self.wake()
 
     def withdraw(self, call: PendingCall) -> None:
         """Its time is up; its caller waits for the verdict."""
@@ -199,6 +217,7 @@ class Service:
         self._woken = False
         self._obey()
         session = self.session
+        self.dialer.catch_up(session, self._clock)
         if session is not None:
             session.tick(now)
             self._reporter.report(session)
@@ -212,16 +231,24 @@ class Service:
             poll.register(self._wake_read, select.POLLIN)
         link = self.dialer.current
         if link is not None:
-            poll.register(link, select.POLLIN | (select.POLLOUT if link.wants_to_write else 0))
+            reads = self._keeper.reads(link, session, now)
+            if not reads:
+                most_s = min(most_s, self._keeper.look_at(now) - now)
+            events = (select.POLLIN if reads else 0) | (select.POLLOUT if link.wants_to_write else 0)
+            if events:
+                poll.register(link, events)
         for descriptor, events in poll.poll(self._sleep_ms(session, now, most_s)):
             if descriptor == self._wake_read:
                 os.read(self._wake_read, 4096)
             else:
                 self.dialer.serve(session, events, self._clock)
+                if self._news and link is not None and session is not None and self.threaded:
+                    self._keeper.answered(link, session, now)
                 self._pass_on(session)
 
     def _sleep_ms(self, session: ClientSession | None, now: float, most_s: float) -> int | None:
-        if self._requests:
+        link = self.dialer.current
+        if self._requests or (link is not None and (link.broken is not None or link.inbox)):
             return 0
         due = min(now + most_s, self.dialer.next_at(session))
         if session is not None:

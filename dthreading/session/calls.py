@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from dthreading.wire.messages import Reply, Status
+from dthreading.wire.messages import Lifetime, Reply, Status
 
 if TYPE_CHECKING:
     from dthreading.session.core import ClientSession
@@ -91,6 +91,11 @@ class Target:
         self.create = create
         self.known = False
 
+    def described(self) -> tuple[Any, ...]:
+        """As an attachment names it."""
+        create = self.create and not (self.known and self.lifetime == Lifetime.PRIVATE)
+        return self.namespace, self.name, self.kind, self.arguments, int(self.lifetime), create
+
     def __repr__(self) -> str:
         return f"{self.kind} {self.name!r}"
 
@@ -103,12 +108,14 @@ class Answer(NamedTuple):
 
 
 class PendingCall:
-    """One attempt at one call, from its start to its answer. `wake` is the runtime's; nothing here looks at it."""
+    """One attempt at one call, from its start to its answer. `wake`, `reading`, `taking` and `read_until` are the
+    runtime's; nothing here looks at them.
+    """
 
     __slots__ = (
         "abandoned", "arguments", "error", "finished", "frame", "lane", "lost", "manner", "number", "operation",
-        "others", "parked_at", "sent", "session", "settled", "status", "target", "tell", "unwaited", "value", "wake",
-        "withdrawn",
+        "others", "parked_at", "read_until", "reading", "sent", "session", "settled", "status", "taking", "target",
+        "tell", "unwaited", "value", "wake", "withdrawn",
     )  # fmt: skip
 
     def __init__(
@@ -129,6 +136,9 @@ class PendingCall:
         self.others = others
         self.tell = tell
         self.wake = wake
+        self.reading: Any = None
+        self.taking = False
+        self.read_until = 0.0
         self.session: ClientSession | None = None
         self.lane: Lane | None = None
         self.number = 0
@@ -151,6 +161,16 @@ class PendingCall:
         self.lost = False
         self.error: Exception | None = None
         """It could not be sent at all."""
+
+    def heard(self, reply: Reply, now: float) -> None:
+        """A replica's word about it."""
+        if reply.status != Status.ERROR:
+            self.target.known = True
+        if reply.status != Status.PARKED:
+            self.status, self.value = Status(reply.status), reply.value
+            self.settled = True
+        elif self.parked_at is None:
+            self.parked_at = now
 
     def undone_by(self, reply: Reply) -> bool:
         """Whether `reply` says that the undo of this call is done, and is not the grant, which was on its way."""

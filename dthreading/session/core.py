@@ -8,8 +8,8 @@ can be sent any number of times, to any replica.
 Many threads use one session and share no lock, because a call may be made inside any other call of the same thread (a
 signal handler, `__del__`), where a lock of ours would be held for ever. So the methods are of two sorts:
 
-- *any thread* (`begin`, `finish`, `reclaim`, `holds`): they touch one lane, which is theirs while they have it, and
-  containers whose single operations are atomic in C.
+- *any thread* (`begin`, `answered`, `finish`, `reclaim`, `holds`): they touch one lane, which is theirs while they
+  have it, and containers whose single operations are atomic in C.
 - *one thread* (all others): they belong to whoever serves the connection, one at a time.
 
 What both sorts touch is ordered so that no interleaving hurts: a call is published in its lane *before* the way out is
@@ -18,7 +18,6 @@ looked up, and the way out is opened *before* the lanes are read for sending aga
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections import deque
 
@@ -65,6 +64,7 @@ class ClientSession:
         self._ready: deque[bytes] | None = None
         self._waiting: deque[PendingCall] = deque()
         self._lanes = Lanes()
+        self.in_flight = self._lanes.in_flight
         self._handle_numbers = itertools.count(1)
         self._unproved: dict[Target, int] = {}
         """Attachments of which no answer has shown yet that they are applied, in the order of their handles."""
@@ -103,6 +103,16 @@ class ClientSession:
         if ready is not None:
             call.sent = True
             ready.append(call.frame)
+        return True
+
+    def answered(self, call: PendingCall, reply: wire.Reply, now: float) -> bool:
+        """The call's own thread has read this: takes it, as `step` does. False: it is for `step`."""
+        lane = call.lane
+        its_own = lane is not None and (reply.lane, reply.number) == (lane.index, call.number) and not call.settled
+        if not its_own or not self.holds(now) or not self._unproved.keys().isdisjoint((call.target, *call.others)):
+            return False
+        check_reply(reply)
+        call.heard(reply, now)
         return True
 
     def finish(self, call: PendingCall) -> None:
@@ -147,9 +157,7 @@ class ClientSession:
                 assert begun, "attached, and in a session that is not over"
 
     def withdraw(self, call: PendingCall, code: str = "") -> None:
-        """The caller's time is up and it waits for the verdict. A call that was never sent has one: the error `code`,
-        or False where that is "".
-        """
+        """The caller's time is up; it waits for the verdict. A call never sent has one: error `code`; "" is False."""
         if call.settled or call.withdrawn:
             return
         call.withdrawn = True
@@ -169,7 +177,7 @@ class ClientSession:
         call.abandoned = True
         lane = call.lane
         if lane is None:
-            with contextlib.suppress(ValueError):
+            if call in self._waiting:
                 self._waiting.remove(call)
         elif lane.call is call and not call.finished:
             self._undo(lane, call)
@@ -202,9 +210,7 @@ class ClientSession:
         self.handles[target] = handle
 
     def _attachment(self, target: Target, handle: int) -> bytes:
-        create = target.create and not (target.known and target.lifetime == wire.Lifetime.PRIVATE)
-        what = (target.namespace, target.name, target.kind, target.arguments, int(target.lifetime))
-        return word((ATTACH_TAG, self.id, handle, *what, create), sure=False)
+        return word((ATTACH_TAG, self.id, handle, *target.described()), sure=False)
 
     def _undo(self, lane: Lane, call: PendingCall) -> None:
         lane.unacknowledged = 0
@@ -359,15 +365,12 @@ class ClientSession:
         check_reply(reply)
         for target in (call.target, *call.others):
             self._unproved.pop(target, None)
-        if reply.status != Status.ERROR:
-            call.target.known = True
-        if reply.status != Status.PARKED:
-            call.status, call.value = Status(reply.status), reply.value
+        heard_before = call.parked_at is not None
+        call.heard(reply, now)
+        if call.settled:
             self._settle(call)
-        elif call.parked_at is None:
-            call.parked_at = now
-            if call.tell:
-                self.news.append(call)
+        elif call.tell and not heard_before:
+            self.news.append(call)
 
     def _acknowledge(self) -> None:
         if answers := self._unanswered.acknowledgements():

@@ -81,6 +81,10 @@ class Lanes:
         """The lane of that number, if there is one."""
         return self._all.get(index)
 
+    def in_flight(self) -> int:
+        """How many answers are on their way to somebody, the one that an undo is done among them."""
+        return sum([lane.undo is not None or lane.pending is not None for lane in self.all()])
+
     def all(self) -> list[Lane]:
         """Every lane there is now."""
         return list(self._all.values())

@@ -14,6 +14,7 @@ from client_fake import Fake
 import dthreading.client
 import dthreading.dialing
 import dthreading.link
+import dthreading.reading
 import dthreading.service
 import dthreading.session.calls
 import dthreading.session.core
@@ -29,6 +30,7 @@ FILES = {
         dthreading.client,
         dthreading.dialing,
         dthreading.link,
+        dthreading.reading,
         dthreading.service,
         dthreading.session.calls,
         dthreading.session.core,
