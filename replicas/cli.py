@@ -59,7 +59,8 @@ def _offline(chosen: Options) -> int:
         if chosen.check is not None:
             offline.check(chosen.check, print)
         if chosen.recover is not None:
-            offline.recover_unsafe(chosen.recover, chosen.data_dir, str(chosen.listen), sure=sure, say=print)
+            place = (chosen.recover, chosen.data_dir, str(chosen.listen))
+            offline.recover_unsafe(*place, sure=sure, say=print, answers=offline.answers)
     except offline.Unusable as error:
         return _refuse(str(error), error.code)
     return ExitCode.STOPPED

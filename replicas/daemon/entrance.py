@@ -16,7 +16,7 @@ from replicas.daemon.joining import Joining
 from replicas.daemon.journal import log
 from replicas.daemon.peers import Introduction, Peers
 from replicas.daemon.petition import Petition
-from replicas.replica.acquaintance import LATER, Objection
+from replicas.replica.acquaintance import GIVEN_UP, LATER, Objection, given_up
 from replicas.replica.admission import Admission
 from replicas.replica.formation import Phase
 from replicas.replica.marks import Mark
@@ -195,6 +195,8 @@ class Entrance(ABC):
         if not own:
             return Objection(LATER, "this replica is being admitted")
         group = self.core.paxos.configuration.cluster if self.core is not None else ""
+        if group and introduction.cluster and (sentence := given_up(source, introduction.cluster, group)):
+            return Objection(GIVEN_UP, sentence)
         if group and introduction.cluster not in {"", group}:
             reason = f"replica {source} belongs to the group {introduction.cluster}, this one to {group}"
         elif introduction.to != own:
@@ -221,6 +223,13 @@ class Entrance(ABC):
         if self.core is not None and not self._failed:
             self.clients.move_on("this replica was removed from the group")
             self._end(ExitCode.REMOVED, sentence)
+
+    def given_up(self, sentence: str) -> None:
+        """At a member's address there is a group that was made of this one. If this one has a leader all the same, it
+        lives, and somebody has made a mistake; but a replica that is alone with its memories ends.
+        """
+        if self.core is not None and self.core.paxos.leader is None:
+            self.removed(sentence)
 
     def diverged(self, sentence: str) -> None:
         """The majority has another state than this replica, so nothing that it says can be believed."""

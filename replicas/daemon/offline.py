@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from dthreading.errors import ProtocolError
+from replicas.daemon.address import Address
 from replicas.daemon.exits import ExitCode
 from replicas.daemon.snapshotting import restored
 from replicas.machine.core import Machine
 from replicas.paxos.types import NO_BALLOT, Configuration, Durable, Entry, EntryKind, Member
 from replicas.paxos.values import decode_configuration, encode_configuration
+from replicas.replica.acquaintance import descendant
 from replicas.replica.admission import Admission
 from replicas.replica.marks import Mark
 from replicas.storage import SnapshotHeader, Storage, StorageFailed, StorageLocked, StorageRefused
 from replicas.storage.disk import Directory
 
-__all__ = ["Unusable", "check", "recover_unsafe"]
+__all__ = ["Unusable", "answers", "check", "recover_unsafe"]
 
 FENCE_LEAP: Final = 1_000_000_000_000
 """How far recovery moves the fences on: more than the lost members can have given out in a hundred years."""
+
+ANSWER_S: Final = 1.0
+"""How long a member may take to be there, before a new group is made without it."""
 
 PART_BYTES: Final = 1024 * 1024
 """So much of the new snapshot is made at once."""
@@ -95,7 +101,13 @@ def check(path: Path, say: Callable[[str], object]) -> None:
 
 
 def recover_unsafe(
-    path: Path, new: Path, address: str, *, sure: Callable[[str], bool], say: Callable[[str], object]
+    path: Path,
+    new: Path,
+    address: str,
+    *,
+    sure: Callable[[str], bool],
+    say: Callable[[str], object],
+    answers: Callable[[str], bool],
 ) -> None:
     """Writes what this directory holds into a new one, as a new group whose only member it is.
 
@@ -105,6 +117,7 @@ def recover_unsafe(
         address: where the new replica will listen.
         sure: asked with a question whether to go on.
         say: tells what may be lost, and what to do next.
+        answers: whether anybody listens at an address.
 
     Raises:
         Unusable: as `check`; or it was not confirmed.
@@ -120,6 +133,7 @@ def recover_unsafe(
     others = [
         f"{member.id} at {member.address}" for member in found.configuration.members if member.id != found.replica
     ]
+    _check_lost(found, answers)
     say(f"{path} is that of replica {found.replica} of the group {cluster}")
     say(f"its other members: {', '.join(others) or 'none'}")
     if found.mark is not None:
@@ -142,6 +156,32 @@ def recover_unsafe(
     say(f"  dthreading-server --listen {address} --data-dir {new}")
     say("Then let newcomers on empty data directories join it, and start the programs that use it again: members and")
     say("clients of the old group are refused.")
+
+
+def answers(address: str) -> bool:
+    """Whether anybody listens there."""
+    there = Address.parse(address)
+    family = socket.AF_UNIX if there.path else socket.AF_INET6 if ":" in there.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as connection:
+        connection.settimeout(ANSWER_S)
+        return connection.connect_ex(there.path or (there.host, there.port)) == 0
+
+
+def _check_lost(found: _Contents, answers: Callable[[str], bool]) -> None:
+    """Refuses while a majority can be had: two groups would go on, each with clients and holders of its own."""
+    members = found.configuration.members
+    there = [member for member in members if member.id != found.replica and answers(member.address)]
+    own = [member for member in members if member.id == found.replica and found.mark is None]
+    if there and len(there) + len(own) > len(members) // 2:
+        who = " and ".join(f"replica {member.id} at {member.address}" for member in there)
+        start = (
+            ", so start this one as before and nothing is lost" if own else ", so the group goes on without this one"
+        )
+        raise Unusable(
+            ExitCode.REFUSED,
+            f"nothing was done: {who} can be reached{' and with this one' if own else ''} they are a majority of the"
+            f" {len(members)} members{start}; if it is something else that answers there, stop that first",
+        )
 
 
 def _open(path: Path) -> Storage:
@@ -197,7 +237,7 @@ def _write(found: _Contents, new: Path, address: str) -> None:
     incarnation = os.urandom(16)
     replica = machine.roster.top + 1
     configuration = Configuration(
-        secrets.token_hex(8),
+        descendant(found.configuration.cluster, secrets.token_hex(8)),
         found.configuration.epoch + 1,
         (Member(replica, address, incarnation),),
         machine.settings_above(machine.fence + FENCE_LEAP),

@@ -22,7 +22,7 @@ from dthreading.wire.codec import Codec, decode, encode
 from dthreading.wire.messages import Challenge, Rejected, Role, Welcome
 from replicas.daemon.connections import Connection, Outgoing
 from replicas.daemon.journal import log
-from replicas.replica.acquaintance import LATER, REMOVED, Objection
+from replicas.replica.acquaintance import GIVEN_UP, LATER, REMOVED, Objection
 from replicas.replica.formation import Census
 from replicas.replica.messages import PeerMessage, codec
 
@@ -82,6 +82,9 @@ class Host(Protocol):
 
     def removed(self, sentence: str) -> None:
         """A member says that this replica was taken out of the group."""
+
+    def given_up(self, sentence: str) -> None:
+        """Another group has taken the place of this one, and says so."""
 
     def peer_said(self, source: int, message: PeerMessage) -> None: ...
     def link_up(self, replica: int) -> None: ...
@@ -344,6 +347,8 @@ class _Dialed(Connection):
         if isinstance(message, Rejected):
             if message.code == REMOVED:
                 self._dialer.peers.host.removed(message.reason)
+            if message.code == GIVEN_UP:
+                self._dialer.peers.host.given_up(message.reason)
             if message.code == LATER:
                 self.hang_up()
                 return

@@ -12,17 +12,20 @@ from typing import Final, NamedTuple
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 
-__all__ = ["LATER", "REMOVED", "Acquaintance", "Objection", "removed"]
+__all__ = ["GIVEN_UP", "LATER", "REMOVED", "Acquaintance", "Objection", "descendant", "given_up", "removed"]
 
 REMOVED: Final = "removed"
 """The code of an objection after which a replica need not come again."""
+
+GIVEN_UP: Final = "given_up"
+"""The code of an objection to a replica whose group was given up for another one, made of a survivor's directory."""
 
 LATER: Final = "later"
 """The code of one that passes by itself in a moment, and is worth no line in a log."""
 
 
 class Objection(NamedTuple):
-    """Why another replica is not listened to. `code` is `REMOVED`, `LATER` or "wrong_group"."""
+    """Why another replica is not listened to. `code` is `REMOVED`, `GIVEN_UP`, `LATER` or "wrong_group"."""
 
     code: str
     reason: str
@@ -104,6 +107,21 @@ class Acquaintance:
                 return Objection(REMOVED, removed(replica, group))
             return Objection(LATER, f"replica {replica} is no member of the group {group} any more")
         return None
+
+
+def descendant(group: str, name: str) -> str:
+    """The id of a group that is made of what a replica of `group` held; `name` is random."""
+    return f"{group}.{name}"
+
+
+def given_up(replica: int, former: str, group: str) -> str:
+    """The one sentence for a replica of a group that this one was made of; "" when it was not."""
+    if not group.startswith(f"{former}."):
+        return ""
+    return (
+        f"the group {former} was given up, and the group {group} goes on with what one of its replicas held: replica"
+        f" {replica} is no part of it; to bring this machine in again, start it on an empty data directory with --join"
+    )
 
 
 def removed(replica: int, group: str) -> str:

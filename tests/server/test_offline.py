@@ -12,7 +12,6 @@ import pytest
 
 from replicas.daemon.offline import FENCE_LEAP
 from tests.server.cluster import ROOT, Cluster, Node
-from tests.server.raw import Raw, Refused
 
 TIMEOUT_S = 30
 
@@ -118,11 +117,52 @@ def test_what_a_survivor_has_becomes_a_new_group(three: Cluster, tmp_path: Path)
     newest = lone.ask("status")["chosen"]
     three.until(lambda: newcomer.ask("status")["applied"] >= newest)
 
-    three.size = 3
+    # Those of the old group that come back find the new one at the survivor's address, and end with one sentence.
     addresses = ",".join(node.address for node in (old, survivor, three.nodes[2]))
-    old.options = ("--cluster", addresses)
-    three.size = 1
-    old.start(wait=False)
-    three.until(lambda: f"this one to {status['cluster']}" in old.log_text())
-    with pytest.raises((Refused, TimeoutError)), Raw(old.address, three.secret, timeout_s=1) as client:
+    for returned in (old, three.nodes[2]):
+        returned.options = ("--cluster", addresses)
+        returned.start(wait=False)
+        assert returned.wait() == 6, returned.log_text()
+        said = returned.log_text().strip().splitlines()[-1]
+        former = status["cluster"].rpartition(".")[0]
+        assert f"the group {former} was given up, and the group {status['cluster']} goes on with what" in said
+        assert f"replica {returned.number} is no part of it" in said
+        assert "start it on an empty data directory with --join" in said
+
+
+def test_a_group_that_can_still_have_a_majority_is_not_given_up(three: Cluster, tmp_path: Path) -> None:
+    """One other member runs: this one need only be started again, and there would be two groups otherwise."""
+    first, second, third = three.nodes
+    first.start(wait=False)
+    three.until(lambda: first.ask("status"))
+    arguments = ("--recover-unsafe", str(second.data), "--listen", second.address, "--data-dir", str(tmp_path / "new"))
+    result = server(*arguments, "--yes")
+    assert result.returncode == 2
+    assert (
+        f"replica 1 at {first.address} can be reached and with this one they are a majority of the 3" in result.stderr
+    )
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+    second.start(wait=False)
+    third.start(wait=False)
+    three.leader()
+
+
+def test_a_group_that_lives_is_not_ended_by_one_that_was_made_of_it(three: Cluster, tmp_path: Path) -> None:
+    """Somebody has recovered a copy of a directory while nobody could be reached: the old group's members say what they
+    are told, and serve on.
+    """
+    first, second, third = three.nodes
+    copy = tmp_path / "new"
+    assert server("--recover-unsafe", str(third.data), "--listen", third.address, "--data-dir", str(copy), "--yes")
+    first.start(wait=False)
+    second.start(wait=False)
+    three.leader()
+    third.data = copy
+    three.size = 1  # it is a group of its own
+    third.start()
+    three.size = 3
+    three.until(lambda: "was given up" in first.log_text() and "was given up" in second.log_text())
+    with three.client(first) as client:
         client.open()
+        assert client.call(client.attach("Lock", "held"), "locked") is True
