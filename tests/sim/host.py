@@ -90,6 +90,8 @@ class Host:
         """Why its daemon refuses to start, once it does."""
         self.died: Callable[[], None] = lambda: None
         """Called when it went down by itself, so that somebody may start it again."""
+        self.troubled_us = -1
+        """Until when anything was wrong with it last, as far as that is not seen in its present state."""
         self.inline = luck.random() < 0.5  # whether the loop stands still during a sync
         self._kernel = kernel
         self._network = network
@@ -97,6 +99,7 @@ class Host:
         """Of its clock, against true time."""
         self._offset_ms = luck.randint(0, 1_000_000)
         self._life = 0
+        self._started_us = 0
         self._inbox: list[Callable[[], None]] = []
         self._turn_due = False
         self._timer_us = -1
@@ -120,6 +123,7 @@ class Host:
     def start(self) -> None:
         """Start the process from its disk; it may come to its end while it recovers."""
         assert self.core is None
+        self._started_us = self._kernel.now_us
         self._kernel.note(f"start {self.number}")
         self._life += 1
         self._inbox, self._unsynced, self._syncing = [], [], []
@@ -181,6 +185,8 @@ class Host:
 
     def heal(self) -> None:
         """From here on the machine is as good as new."""
+        if self.sync_us != SYNC_US or self.lag_us != LAG_US:
+            self.troubled_us = max(self.troubled_us, self._kernel.now_us)
         self.sync_us, self.lag_us, self.armed = SYNC_US, LAG_US, None
         self.program.heal()
 
@@ -193,6 +199,13 @@ class Host:
         """The process stands still; its clock does not."""
         self._kernel.note(f"pause {self.number} {span_us}")
         self._paused_until_us = max(self._paused_until_us, self._kernel.now_us + span_us)
+        self.troubled_us = max(self.troubled_us, self._paused_until_us)
+
+    @property
+    def well_since_us(self) -> int | None:
+        """Since when nothing has been wrong with this machine, its process and its disk; None: something is."""
+        healthy = self.core is not None and self.sync_us == SYNC_US and self.lag_us == LAG_US
+        return max(self.troubled_us, self._started_us) if healthy else None
 
     # --- the loop
 
