@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.sim.kernel import Kernel
 from tests.sim.story import kind_of, words
@@ -45,8 +45,23 @@ class Link:
     """The youngest connection that anything came on."""
     weather: Weather | None = None
     """Of this link alone."""
+    troubled_us: int = -1
+    """When it was last cut, mended, broken, or given a weather of its own."""
     last_us: dict[int, int] = field(default_factory=dict)
     """When the last message of each stream arrives."""
+
+
+class Ambush(NamedTuple):
+    """Something lies in wait for the next message of a kind between some nodes."""
+
+    kind: str
+    nodes: frozenset[int]
+    """Either end is one of these."""
+    loses: bool
+    """The message is lost, and its connection with it; else it arrives first."""
+    until_us: int
+    strike: Callable[[int, int], None]
+    """Called with source and target."""
 
 
 STREAMS_MAX = 16
@@ -62,6 +77,7 @@ class Network:
         self._luck = luck if luck is not None else kernel.random
         self._receivers: dict[int, Callable[[int, Any], None]] = {}
         self._links: dict[tuple[int, int], Link] = {}
+        self._ambushes: list[Ambush] = []
 
     def attach(self, node: int, receive: Callable[[int, Any], None]) -> None:
         """`receive(source, message)` is called for each message that reaches `node`."""
@@ -107,6 +123,12 @@ class Network:
                 kernel.seen["network: bytes of an old connection came after the new one's"] += 1
                 return
             kernel.seen["network: bytes of an old connection came late"] += 1
+        if self._ambushes and (ambush := self._sprung(source, target, message, stream)) is not None:
+            kernel.note(f"ambush {ambush.kind} {source}>{target} {ambush.loses}")
+            kernel.at(0, ambush.strike, source, target)
+            if ambush.loses:
+                self._break(link, lingering=False)
+                return
         link.heard = max(link.heard, connection)
         kernel.note(f"{source}>{target} {kind} {message[0]}")
         kernel.seen[kind] += 1
@@ -116,7 +138,23 @@ class Network:
             kernel.tell(f"{source}>{target} {words(message)}")
         self._receivers[target](source, message)
 
+    def _sprung(self, source: int, target: int, message: Any, stream: int) -> Ambush | None:
+        """The ambush that this message runs into, which is then over."""
+        kind = kind_of(message) if stream else type(message).__name__
+        for ambush in self._ambushes:
+            if ambush.kind == kind and (source in ambush.nodes or target in ambush.nodes):
+                self._ambushes.remove(ambush)
+                if self._kernel.now_us > ambush.until_us:
+                    return None
+                self._kernel.seen[f"ambush: {kind}"] += 1
+                return ambush
+        return None
+
     # --- what goes wrong
+
+    def lie_in_wait(self, ambush: Ambush) -> None:
+        """For the next message of that kind, or until it is time to give up."""
+        self._ambushes.append(ambush)
 
     def cut(self, source: int, target: int) -> None:
         """Nothing passes from `source` to `target` any more, and what is under way is lost."""
@@ -134,13 +172,17 @@ class Network:
         """These links, or all, pass messages again, as the network does in general."""
         for pair in self._links if links is None else links:
             link = self._links[pair]
+            if link.cut or link.weather is not None:
+                link.troubled_us = self._kernel.now_us
             link.cut = False
             link.weather = None
 
     def give_weather(self, links: Iterable[tuple[int, int]], weather: Weather | None) -> None:
         """These links behave in their own way until they are mended."""
         for pair in links:
-            self._links[pair].weather = weather
+            link = self._links[pair]
+            link.weather = weather
+            link.troubled_us = self._kernel.now_us
 
     def reset(self, node: int, *, lingering: bool = False) -> None:
         """All connections of this node break; the next message opens new ones.
@@ -154,6 +196,13 @@ class Network:
             if node in (source, target):
                 self._break(link, lingering=lingering)
 
+    def troubled_us(self, one: int, other: int) -> int:
+        """When anything was last wrong with the links between these two: now, or at a moment before; -1: never."""
+        links = self._links[one, other], self._links[other, one]
+        if any(link.cut or link.weather is not None for link in links):
+            return self._kernel.now_us
+        return max(link.troubled_us for link in links)
+
     @property
     def links(self) -> list[tuple[int, int]]:
         """All there are, as (source, target)."""
@@ -161,6 +210,7 @@ class Network:
 
     def _break(self, link: Link, *, lingering: bool) -> None:
         link.connection += 1
+        link.troubled_us = self._kernel.now_us
         if not lingering:
             link.lost_below = link.connection
         link.last_us.pop(0, None)  # a new connection waits for nothing of the old one

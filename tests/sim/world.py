@@ -69,6 +69,7 @@ class World:
             self.hosts[member.id] = host = Host(kernel, self.network, member.id, program, luck)
             host.rate = luck.choice((*RATES, luck.uniform(*RATES)))
             host.died = partial(self._fell, host)
+        self.watch.hosts, self.watch.network = self.hosts, self.network
         self.fair_game = [*self.hosts.values()]
         """The replicas that mishaps may strike."""
         self.core = self.fair_game

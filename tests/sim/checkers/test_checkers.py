@@ -22,8 +22,10 @@ from replicas.objects.condition import Condition
 from replicas.objects.deliveries import Deliveries
 from replicas.objects.lock import Ownable
 from replicas.objects.waiting import WaitQueue
+from replicas.paxos.types import Durable
 from replicas.paxos.values import Ballot, Entry, EntryKind, encode_ballot
 from tests.sim.checkers import Watch
+from tests.sim.checkers.kept import Kept
 from tests.sim.checkers.watch import nobody_waits_for_what_is_free
 from tests.sim.client import Ask
 from tests.sim.kernel import Kernel
@@ -203,11 +205,11 @@ def test_a_quiet_change_of_an_object_is_found() -> None:
 
 def test_a_promise_that_goes_back_is_found() -> None:
     """What a replica said in one life it says in the next."""
-    watch = Watch(Kernel(0))
-    watch.promised(1, Ballot(5, 2))
-    watch.started(1, Ballot(5, 2))
-    with pytest.raises(AssertionError, match="replica 1 went back"):
-        watch.started(1, Ballot(4, 3))
+    kept = Kept()
+    kept.said(Ballot(5, 2))
+    kept.found(Durable(promised=Ballot(5, 2)), spoilt=False)
+    with pytest.raises(AssertionError, match="went back"):
+        kept.found(Durable(promised=Ballot(4, 3)), spoilt=False)
 
 
 def test_who_waits_for_what_is_free_is_found() -> None:

@@ -64,6 +64,8 @@ class Told:
         self.kernel = kernel
         self.reference = reference
         self.calls: dict[CallName, Decided] = {}
+        self.answered: dict[CallName, tuple[int, int]] = {}
+        """In which slot the log has answered a call last, and when."""
         self.views: dict[Key, tuple[list[int], list[tuple[Any, ...]]]] = {}
         self.beliefs: dict[Key, list[Belief]] = {}
         self.undone: set[CallName] = set()
@@ -81,6 +83,7 @@ class Told:
             if status == Status.PARKED:
                 continue
             name = (session, lane, number)
+            self.answered[name] = slot, self.kernel.now_us
             former = self.calls.get(name)
             if former is None:
                 self.calls[name] = Decided(slot, status, value)
@@ -109,8 +112,8 @@ class Told:
             self._forget((lock.namespace, lock.name), client, ask.arguments[1])
         return self.told_slot
 
-    def hears(self, client: SimulatedClient, ask: Ask, call: PendingCall, since: int) -> None:
-        """The call has ended as `call` says."""
+    def hears(self, client: SimulatedClient, ask: Ask, call: PendingCall, since: int) -> bool:
+        """The call has ended as `call` says; whether the log has decided so."""
         self.checked += 1
         session = call.session
         if call.lost:
@@ -120,7 +123,8 @@ class Told:
         elif session is None or call.lane is None:
             self._never_sent(ask, call)
         else:
-            self._answered(client, ask, call, session, since)
+            return self._answered(client, ask, call, session, since)
+        return False
 
     def abandons(self, client: SimulatedClient, ask: Ask, call: PendingCall) -> None:
         """The thread was interrupted; what the call gave, or gives yet, is given back."""
@@ -147,14 +151,14 @@ class Told:
 
     def _answered(
         self, client: SimulatedClient, ask: Ask, call: PendingCall, session: ClientSession, since: int
-    ) -> None:
+    ) -> bool:
         assert call.lane is not None
         value = call.value[0] if call.status == Status.ERROR else call.value
         name = (session.id, call.lane.index, call.number)
         decided = self.calls.get(name)
         if decided is None or (ask.operation in MODELS[ask.target.kind].reads and call.status != Status.ERROR):
             self._read(ask, value, since)
-            return
+            return False
         assert (decided.status, decided.value) == (int(call.status), value), f"{name} {ask}: {decided}, told {value}"
         assert decided.slot > since, f"{name} {ask} began after slot {since} was seen, and is {decided.slot}"
         self.told_slot = max(self.told_slot, decided.slot)
@@ -168,6 +172,7 @@ class Told:
         elif ask.operation == "wait" and ask.others:
             lock = ask.others[0]
             self._believe((lock.namespace, lock.name), Belief(client, session, ask.arguments[1], call))
+        return True
 
     def _read(self, ask: Ask, value: Any, since: int) -> None:
         """It was answered without the log: by a state that was current at some moment of the call."""

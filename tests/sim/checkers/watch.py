@@ -9,21 +9,27 @@ holdings pass on, its client must know that they do.
 from __future__ import annotations
 
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dthreading.errors import ProtocolError
 from dthreading.wire.messages import Reply, Status
 from replicas.machine import commands
 from replicas.machine.core import Effects, Machine
-from replicas.paxos.values import Ballot, Entry, EntryKind
+from replicas.paxos.values import Entry, EntryKind
+from replicas.replica.core import Replica
 from tests.sim.checkers.blackbox import BlackBox
+from tests.sim.checkers.kept import Kept
+from tests.sim.checkers.promptness import Promptness
 from tests.sim.checkers.reference import Reference, Said, has_pledge
+from tests.sim.checkers.streams import Streams
 from tests.sim.checkers.told import Told
 from tests.sim.kernel import Kernel
 
 if TYPE_CHECKING:
-    from tests.sim.client import SimulatedClient
+    from tests.sim.checkers.watched import WatchedClient
+    from tests.sim.host import Host
+    from tests.sim.network import Network
 
 WHOLE_EVERY = 256
 """Every so many slots the whole state is compared, byte by byte: it costs as much as many entries. In between it is
@@ -46,17 +52,28 @@ class Watch:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.reference = Reference()
+        self.streams = Streams(self.applied_by)
         self.told = Told(kernel, self.reference)
+        self.promptness = Promptness(self)
         self.black_box = BlackBox(kernel)
         self.log: list[Mark] = []
-        self.clients: list[SimulatedClient] = []
-        self.promises: dict[int, Ballot] = {}
-        """The highest that each replica has ever spoken of."""
+        self.clients: list[WatchedClient] = []
+        self.hosts: dict[int, Host] = {}
+        """Set by the world, once there is one."""
+        self.network: Network | None = None
+        self.reign_us = 0
+        """When a leader began to serve last."""
+        self.kept: dict[int, Kept] = defaultdict(Kept)
+        """By replica, what its disk must hold."""
 
     @property
     def top(self) -> int:
         """The highest slot that anybody has applied."""
         return len(self.log)
+
+    def applied_by(self, replica: int) -> int:
+        host = self.hosts.get(replica)
+        return host.core.machine.applied if host is not None and isinstance(host.core, Replica) else 0
 
     def machine(self, replica: int, machine: Machine) -> None:
         """The machine that this replica runs from now on: the shipping one, which is watched."""
@@ -75,14 +92,6 @@ class Watch:
                 f"replica {replica}: a snapshot of {machine.applied} has other answers"
             )
             assert mark.state == self._state(machine, mark.key), f"replica {replica} begins in another state"
-
-    def promised(self, replica: int, ballot: Ballot) -> None:
-        """A message has left that replica that says so."""
-        self.promises[replica] = max(ballot, self.promises.get(replica, ballot))
-
-    def started(self, replica: int, promised: Ballot) -> None:
-        """It begins another life with this promise: what it said in an earlier one is not taken back."""
-        assert promised >= self.promises.get(replica, promised), f"replica {replica} went back to promise {promised}"
 
     # --- an entry
 
@@ -120,6 +129,10 @@ class Watch:
 
     def _witness(self, entry: Entry, command: Any, effects: Effects) -> None:
         reference = self.reference
+        if entry.kind == EntryKind.COMMAND:
+            self.streams.applied(entry.value)
+        elif entry.kind == EntryKind.LEADS:
+            self.reign_us = self.kernel.now_us
         expected = sorted(reference.apply(entry, command), key=_name)
         given = sorted(_replies(effects), key=_name)
         assert [_name(said) for said in given] == [_name(said) for said in expected], (

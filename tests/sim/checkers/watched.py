@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dthreading.session.calls import READ
+from dthreading.wire.messages import Alive
 from replicas.paxos.messages import Accept, Accepted, Prepare, Promise
 from replicas.replica.core import Replica
+from tests.sim.checkers.streams import Words
 from tests.sim.client import SimulatedClient
-from tests.sim.group import GroupProgram
+from tests.sim.group import GroupProgram, ToReplica
 
 if TYPE_CHECKING:
     from dthreading.session.calls import PendingCall
@@ -26,21 +29,33 @@ class WatchedProgram(GroupProgram):
     def boot(self, now_ms: int) -> Any:
         core = super().boot(now_ms)
         if isinstance(core, Replica):
-            self._watch.started(self.replica, core.paxos.promised)
+            assert self._storage is not None
+            self._watch.kept[self.replica].found(self._storage.recovered.durable, spoilt=self.spoilt)
             self._watch.machine(self.replica, core.machine)
             install = core.snapshot_installed
 
             def installed(slot: int, configuration: Any, chain: int, promised: Any, machine: Machine) -> None:
+                self._watch.kept[self.replica].said(promised)
                 self._watch.machine(self.replica, machine)
                 install(slot, configuration, chain, promised, machine)
 
             core.snapshot_installed = installed  # type: ignore[method-assign]
         return core
 
+    def write(self, records: list[Any]) -> None:
+        self._watch.kept[self.replica].wrote(records)
+        super().write(records)
+
+    def sync(self, batches: int) -> None:
+        now = self._pending[:batches]
+        super().sync(batches)
+        for records in now:
+            self._watch.kept[self.replica].synced(records)
+
     def sent(self, message: Any) -> None:
         super().sent(message)
         if isinstance(message, Promise | Accepted | Prepare | Accept):
-            self._watch.promised(self.replica, message.ballot)
+            self._watch.kept[self.replica].said(message.ballot)
 
 
 class WatchedClient(SimulatedClient):
@@ -48,20 +63,45 @@ class WatchedClient(SimulatedClient):
 
     def __init__(self, watch: Watch, *arguments: Any, **named: Any) -> None:
         self._watch = watch
-        self._since: dict[int, int] = {}
+        self._since: dict[int, tuple[int, int]] = {}
+        """By running thread: what had been seen when its call began, and when that was."""
         self._numbers: dict[Any, int] = {}
         """Its threads, as the black box calls them."""
         super().__init__(*arguments, **named)
+        self.words = Words(self)
+        self._overhear()
         watch.clients.append(self)
 
+    def _overhear(self) -> None:
+        """Everything that passes on the line, in both directions."""
+        watch, words, line, kernel = self._watch, self.words, self.line, self._kernel
+        say, obey = line._say, line._obey
+
+        def says(message: Any) -> None:
+            if type(message) is ToReplica:
+                watch.streams.says(words, message.connection, message.body, kernel.now_us)
+            say(message)
+
+        def hears(message: Any, session: Any, now: float) -> None:
+            if type(message) is Alive and message.session == session.id:
+                watch.streams.acknowledged(words, message.beat, watch.told.answered)
+            obey(message, session, now)
+
+        line._say, line._obey = says, hears  # type: ignore[method-assign]
+
     def _begin(self, running: Any) -> None:
-        self._since[id(running)] = self._watch.told.asks(self, running.ask)
+        self._since[id(running)] = self._watch.told.asks(self, running.ask), self._kernel.now_us
         super()._begin(running)
+        self._watch.streams.asks(running.call)
         thread = str(self._numbers.setdefault(running, len(self._numbers)))
         self._watch.black_box.asks(self, thread, running.ask, running.call)
 
     def _settled(self, running: Any, call: PendingCall) -> None:
-        self._watch.told.hears(self, running.ask, call, self._since[id(running)])
+        since, began_us = self._since[id(running)]
+        if self._watch.told.hears(self, running.ask, call, since):
+            self._watch.promptness.decided(began_us)
+        elif call.manner is READ and not call.lost:
+            self._watch.streams.read_answered(self.words, running.ask, call)
         self._watch.black_box.hears(running.ask, call)
         super()._settled(running, call)
 

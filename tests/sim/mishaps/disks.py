@@ -30,6 +30,7 @@ def _be_slow(world: World, host: Host, sync_us: tuple[int, int], luck: random.Ra
 
     def recover() -> None:
         host.sync_us = SYNC_US
+        host.troubled_us = max(host.troubled_us, world.kernel.now_us)
 
     world.later(a_while_us(luck), recover)
 

@@ -67,6 +67,7 @@ def _slow(world: World, luck: random.Random) -> None:
 
     def recover() -> None:
         host.lag_us = LAG_US
+        host.troubled_us = max(host.troubled_us, world.kernel.now_us)
 
     world.later(a_while_us(luck), recover)
 

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a disk was told to keep, held against what is found on it: storage's whole promise, one replica at a time.
+
+What a sync has made durable is there at the next start, or something that was written over it later; a slot may be in
+doubt only on a disk that somebody has damaged. A fetched snapshot's promise is kept as if the replica had made it.
+"""
+
+from __future__ import annotations
+
+from replicas.paxos.types import NO_BALLOT, Accepted, Ballot, Durable, Entry, Promised, Record
+
+__all__ = ["Kept"]
+
+
+class Kept:
+    """One replica's disk, through all of its lives."""
+
+    def __init__(self) -> None:
+        self.promised = NO_BALLOT
+        """The highest ballot that is durable, or that a message which has left spoke of."""
+        self._synced: dict[int, Entry] = {}
+        self._written: dict[int, list[Entry]] = {}
+        """By slot, what was handed to the disk since `_synced` was; any of it may have reached it."""
+
+    def wrote(self, records: list[Record]) -> None:
+        """These were handed to the disk, and may or may not be on it from now on."""
+        for record in records:
+            if type(record) is Accepted:
+                self._written.setdefault(record.entry.slot, []).append(record.entry)
+
+    def synced(self, records: list[Record]) -> None:
+        """These are durable."""
+        for record in records:
+            if type(record) is Accepted:
+                entry = record.entry
+                self._synced[entry.slot] = entry
+                later = self._written.get(entry.slot)
+                if later is not None:
+                    del later[: later.index(entry) + 1]
+                    if not later:
+                        del self._written[entry.slot]
+            elif type(record) is Promised:
+                self.promised = max(self.promised, record.ballot)
+
+    def said(self, ballot: Ballot) -> None:
+        """A message that says so has left, or a snapshot that does was installed."""
+        self.promised = max(self.promised, ballot)
+
+    def found(self, durable: Durable, *, spoilt: bool) -> None:
+        """The next life begins with this.
+
+        Args:
+            durable: what storage has recovered.
+            spoilt: somebody has damaged this disk.
+
+        """
+        assert durable.promised >= self.promised, f"went back to promise {durable.promised} from {self.promised}"
+        assert spoilt or not durable.doubtful, f"an undamaged disk doubts {sorted(durable.doubtful)}"
+        entries = {entry.slot: entry for entry in durable.entries}
+        for slot, synced in self._synced.items():
+            if slot <= durable.snapshot_slot or slot in durable.doubtful:
+                continue
+            found = entries.get(slot)
+            assert found is not None, f"slot {slot}, which was durable, is gone"
+            assert found == synced or found in self._written.get(slot, ()), (
+                f"slot {slot} held {synced}, and now {found}"
+            )
+        self._synced = {slot: entry for slot, entry in entries.items() if slot not in durable.doubtful}
+        self._written = {}

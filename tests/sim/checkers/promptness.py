@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""While nothing is wrong between a client, its replica and the leader, its calls go on as fast as others' do.
+
+A call is late when it was said, or its turn came, and after that a grace passed in which all was well on its way, and
+somebody else's call that began only then has been through the log already. So a group that decides nothing is late with
+nothing, and what is forgotten is found without a new connection, leader or peace that would heal it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.sim.mishaps.common import leads
+
+if TYPE_CHECKING:
+    from dthreading.session.calls import PendingCall
+    from tests.sim.checkers.watch import Watch
+    from tests.sim.checkers.watched import WatchedClient
+    from tests.sim.host import Host
+
+__all__ = ["Promptness"]
+
+CallName = tuple[int, int, int]
+
+GRACE_US = 600_000
+"""On a way that has been well for long: many round trips of the slowest network that is drawn."""
+MENDING_US = 4_000_000
+"""After something was wrong on the way: elections, a stream between replicas that begins again, a replica that catches
+up."""
+LOOK_EVERY_US = 100_000
+BEHIND_MAX = 20
+"""A replica that has so many entries more to apply is catching up."""
+
+
+class Promptness:
+    """Looks at all calls that are under way, now and then."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._freshest_us = -1
+        """When the latest of those calls began that were decided by the log and heard of."""
+        self._looked_us = 0
+        self._seen_us: dict[CallName, int] = {}
+        """When it was first seen that a call was withdrawn or abandoned, and had not come to its end."""
+
+    def decided(self, began_us: int) -> None:
+        """Somebody has heard what the log decided on a call that began then."""
+        self._freshest_us = max(self._freshest_us, began_us)
+        now_us = self._watch.kernel.now_us
+        if now_us >= self._looked_us + LOOK_EVERY_US:
+            self._looked_us = now_us
+            for client in self._watch.clients:
+                if client.alive and client.words.ready_us >= 0:
+                    self._look(client)
+
+    def _look(self, client: WatchedClient) -> None:
+        pending = [(running, call) for running in client._threads if (call := running.call) and call.sent]
+        if not pending or client.line.connection != client.words.connection or client.session.over:
+            return
+        well_us = self._well_since_us(client)
+        if well_us is None or self._freshest_us < well_us + MENDING_US:
+            return
+        assert self._watch.network is not None
+        weather = self._watch.network.weather
+        straggling_us = 400 * weather.delay_us[1] if weather.straggle else 0
+        session = client.session
+        for running, call in pending:
+            if call.settled or call.lane is None or call.session is not session:
+                continue
+            name = (session.id, call.lane.index, call.number)
+            due_us = self._due_since_us(client._since[id(running)][1], name, call)
+            if due_us is not None:
+                self._check(client, running.ask, well_us, due_us + straggling_us)
+        for lane in session._lanes.all():
+            if lane.undo is not None:
+                due_us = self._first_seen_us((session.id, lane.index, lane.undo.number))
+                self._check(client, f"the undo of {lane.undo.operation}", well_us, due_us + straggling_us)
+
+    def _check(self, client: WatchedClient, what: object, well_us: int, due_us: int) -> None:
+        self._watch.kernel.seen["calls that had to be answered promptly"] += 1
+        assert self._freshest_us < max(well_us + MENDING_US, due_us + GRACE_US), (
+            f"{client.name} still waits for {what}, due since {due_us / 1e6:.3f}, though all is well since"
+            f" {well_us / 1e6:.3f} and others are answered that began at {self._freshest_us / 1e6:.3f}"
+        )
+
+    def _due_since_us(self, began_us: int, name: CallName, call: PendingCall) -> int | None:
+        """Since when there should be an answer; None: its turn has not come."""
+        answered = self._watch.told.answered.get(name)
+        if answered is not None:
+            return max(began_us, answered[1])
+        session = self._watch.reference.sessions.get(name[0])
+        lane = session.lanes.get(name[1]) if session is not None else None
+        if lane is None or lane.number < name[2] or lane.waiting is None:
+            return began_us
+        owner = lane.waiting.owner
+        stays = owner.kind == "Barrier" or (owner.kind == "Condition" and lane.waiting.line is not owner.lines[0])
+        return None if stays or not call.withdrawn else self._first_seen_us(name)
+
+    def _first_seen_us(self, name: CallName) -> int:
+        return self._seen_us.setdefault(name, self._watch.kernel.now_us)
+
+    def _well_since_us(self, client: WatchedClient) -> int | None:
+        """Since when nothing has been wrong with this client's way to the leader."""
+        watch, words = self._watch, client.words
+        host, leader = watch.hosts.get(client.line.replica), self._leader()
+        if host is None or leader is None or watch.network is None:
+            return None
+        if host.well_since_us is None or watch.top - watch.applied_by(host.number) > BEHIND_MAX:
+            return None
+        moments = [host.well_since_us, leader.well_since_us, watch.reign_us, words.ready_us, client._paused_until_us]
+        moments.append(watch.network.troubled_us(client.node, host.number))
+        if host is not leader:
+            moments.append(watch.network.troubled_us(host.number, leader.number))
+        return max(moment for moment in moments if moment is not None) if None not in moments else None
+
+    def _leader(self) -> Host | None:
+        leaders = [host for host in self._watch.hosts.values() if leads(host)]
+        return leaders[0] if len(leaders) == 1 else None
