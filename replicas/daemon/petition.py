@@ -40,6 +40,9 @@ ANSWER_S: Final = 5.0
 """How long one replica may take from connect to answer."""
 
 
+LOOK: Final = 1
+"""The number of the first question, for what the other replica is."""
+
 DIFFERS: Final = "it does not share this replica's secret; give both the same file (--secret-file)"
 
 
@@ -79,6 +82,7 @@ class Petition:
         self._replica = replica
         self._directory = str(options.data_dir)
         self._question = (str(options.listen), incarnation, options.replace, replica)
+        self._memory = options.memory
         self._secret = secret
         self._outgoing = outgoing
         self._loop = loop
@@ -164,7 +168,26 @@ class Petition:
             )
             self._host.unwelcome(ExitCode.REFUSED, sentence)
             raise _Trouble(sentence)
-        return Query(1, "members.join", self._question)
+        return Query(LOOK + 1, "members.join", self._question)
+
+    def looked_at(self, about: Any, server: Address) -> None:
+        """A replica has told what it is: one that keeps its state belongs to others that do."""
+        durable = about.get("durable", True) if isinstance(about, dict) else True
+        if durable is not self._memory:
+            return
+        if durable:
+            sentence = (
+                f"{server} and its group keep their state on disk, and this replica was started with --memory: it would"
+                " forget its promises with each restart; give it a --data-dir"
+            )
+        else:
+            sentence = (
+                f"{server} and its group keep nothing on disk (--memory), and this replica was started with a data"
+                f" directory, {self._directory}, which would promise what the group does not keep: start it with"
+                " --memory, or join a group that is durable"
+            )
+        self._host.unwelcome(ExitCode.REFUSED, sentence)
+        raise _Trouble(sentence)
 
     def _say(self, sentence: str) -> None:
         if sentence != self._said:
@@ -177,14 +200,15 @@ class _Trouble(Exception):
 
 
 class _Question(Connection):
-    """One connection: the handshake, the question, its answer."""
+    """One connection: the handshake, a look at whom it leads to, the question, its answer."""
 
-    __slots__ = ("_connector", "_petition", "_server", "answer")
+    __slots__ = ("_connector", "_petition", "_question", "_server", "answer")
 
     def __init__(self, petition: Petition, outgoing: Outgoing, secret: bytes | None, server: Address) -> None:
         super().__init__(outgoing, limits.FRAME_BYTES_MAX)
         self._petition = petition
         self._server = server
+        self._question: Query | None = None  # what is asked, once it is known whom
         self._connector = Connector(Role.ADMIN, secret, os.urandom(16))
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.got = self._heard
@@ -208,7 +232,11 @@ class _Question(Connection):
                 case Challenge() as challenge:
                     self.send(encode(self._connector.challenged(challenge)))
                 case Welcome() as welcome:
-                    self.send(encode(self._petition.welcomed(welcome, self._server)))
+                    self._question = self._petition.welcomed(welcome, self._server)
+                    self.send(encode(Query(LOOK, "status", ())))
+                case Answer(number=number, value=about) if number == LOOK and self._question is not None:
+                    self._petition.looked_at(about, self._server)
+                    self.send(encode(self._question))
                 case Answer(value=value) if not self.answer.done():
                     self.answer.set_result(value)
                 case Rejected(code="not_authenticated"):

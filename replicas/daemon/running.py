@@ -160,7 +160,8 @@ def _formation(options: Options, storage: Storage | MemoryStorage) -> Formation:
         if members != addresses:
             raise BadOptions(
                 f"{options.data_dir} belongs to a group of {', '.join(members)}, but this replica was started as one of"
-                f" {', '.join(addresses)}"
+                f" {', '.join(addresses)}: if its members were changed while it was away, start it with --join and the"
+                " address of one of them, and without --cluster; else it is the wrong --data-dir, or list"
             )
         if formation.replica != options.replica:
             raise BadOptions(

@@ -136,7 +136,12 @@ class Changing:
 
     def _with(self, near: list[Newcomer]) -> dict[int, Member]:
         members = {member.id: member for member in self._paxos.configuration.members}
+        taken: list[int] = []
         for newcomer in near:
+            if newcomer.replaces in taken:
+                continue  # two were meant for one place, at the same moment: the first has it
+            if newcomer.replaces:
+                taken.append(newcomer.replaces)
             members.pop(newcomer.replaces, None)
             members[newcomer.id] = Member(newcomer.id, newcomer.address, newcomer.incarnation)
         return members

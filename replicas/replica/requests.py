@@ -157,10 +157,10 @@ class Requests:
                 self._submit(commands.codec.encode(commands.Admit(address, incarnation, 0, True)))
             return done(f"{address} is a member: replica {known}")
         newcomer = self._roster.newcomers.get(known)
-        if newcomer is None:
-            objection = self._objection_to(address, replaces)
-            if objection is not None:
-                return objection
+        objection = self._objection_to(address, replaces) if newcomer is None else None
+        objection = objection or self._objection_to_place(replaces, known)
+        if objection is not None:
+            return objection
         if newcomer is None or not newcomer.asked or (replaces and newcomer.replaces != replaces):
             self._submit(commands.codec.encode(commands.Admit(address, incarnation, replaces, True)))
             return wait(f"{address} is being admitted")
@@ -188,6 +188,16 @@ class Requests:
                 f"the group has {len(members)} members and {len(coming)} newcomers, and {MEMBERS_MAX} are the most:"
                 " remove one first, or replace one"
             )
+        return None
+
+    def _objection_to_place(self, place: int, known: int) -> Answer | None:
+        """Two operators may be at it at once. `known` is the id of the one who is to have the place, or 0."""
+        for other in self._roster.newcomers.values():
+            if place and other.replaces == place and other.id != known and (not known or other.id < known):
+                return refuse(
+                    f"replica {other.id} at {other.address} is about to take the place of replica {place}: wait for it,"
+                    f" or run `dthreading members remove {other.id}` first"
+                )
         return None
 
     def _join(self, address: str, incarnation: bytes, replaces: str, replica: int) -> Answer:

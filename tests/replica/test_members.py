@@ -7,6 +7,7 @@ import pytest
 
 from dthreading.errors import ProtocolError
 from dthreading.wire import messages as wire
+from replicas.machine import commands
 from replicas.machine.commands import Admit
 from replicas.machine.core import Machine
 from replicas.machine.roster import NEWCOMERS_MAX, Roster
@@ -201,6 +202,25 @@ def test_a_newcomer_that_was_faster_than_the_operator_takes_the_place_all_the_sa
     said = made.ask(leader, "replace", str(other), "new", b"new")
     assert said["refused"], "it has been used up for that: it is a member like any other now"
     assert "is a member already" in said["say"]
+
+
+def test_one_place_is_taken_once() -> None:
+    """Two operators at once: the second is told who comes. If both were heard in one moment, one comes first."""
+    made, leader = group(3)
+    old = leader % 3 + 1
+    first = made.ask(leader, "replace", str(old), "a", b"a")
+    second = made.ask(leader, "replace", str(old), "b", b"b")
+    assert not first.get("refused")
+    assert second["refused"]
+    assert f"replica 4 at a is about to take the place of replica {old}" in second["say"]
+    core = made.replicas[leader]
+    core._submit(commands.codec.encode(Admit("b", b"b", old, True)), None)
+    made.settle()
+    assert not made.ask(leader, "replace", str(old), "a", b"a").get("refused"), "the first goes on"
+    assert made.ask(leader, "replace", str(old), "b", b"b")["refused"]
+    new = core._members._changing._with(list(core.machine.roster.newcomers.values()))  # type: ignore[union-attr]
+    assert len(new) == 3
+    assert 4 in new
 
 
 def test_a_newcomer_is_dismissed() -> None:

@@ -290,3 +290,93 @@ def test_a_member_is_started_elsewhere(three: Cluster) -> None:
         assert result.returncode == 2
         assert f"at {last.address}, but this one was started at" in result.stderr
     last.start()
+
+
+# --- what else goes wrong ------------------------------------------------------------------------------------------
+
+
+def test_a_durable_newcomer_joins_a_group_that_keeps_nothing_and_the_other_way_round(
+    three: Cluster, tmp_path: Path
+) -> None:
+    with Cluster(1, memory=True) as forgetful:
+        forgetful.memory = False
+        with gone_after(forgetful.newcomer()) as node:
+            node.start(wait=False)
+            said = ended(node, 2)
+            assert f"{forgetful.nodes[0].address} and its group keep nothing on disk (--memory)" in said
+            assert f"a data directory, {node.data}" in said
+            assert "start it with --memory" in said
+    three.memory = True
+    try:
+        with gone_after(three.newcomer()) as node:
+            node.start(wait=False)
+            said = ended(node, 2)
+            assert "keep their state on disk, and this replica was started with --memory" in said
+            assert "give it a --data-dir" in said
+    finally:
+        three.memory = False
+
+
+def test_two_operators_replace_one_member_at_once(three: Cluster) -> None:
+    """One of them is told who has come first; the group has as many members as before, whoever it was."""
+    before = ids(three)
+    victim = before[0]
+    first, second = three.newcomer(), three.newcomer()
+    for node in (first, second):
+        node.start(wait=False)
+    for node in (first, second):
+        three.until(lambda node=node: node.ask("status"))
+    commands = [members_command(three, "replace", str(victim), node.address) for node in (first, second)]
+    ended_with = [command.communicate(timeout=60) for command in commands]
+    codes = [command.returncode for command in commands]
+    assert 0 in codes, ended_with
+    loser = codes.index(2) if 2 in codes else None
+    if loser is not None:
+        (sentence,) = [line for line in ended_with[loser][1].splitlines() if not line.startswith("waiting: ")]
+        assert f"the place of replica {victim}" in sentence or "nobody can take its place" in sentence
+        done(three, "remove", (first, second)[loser].address)
+    else:  # the second came when all was over; then it is one more member, which that operator is told
+        done(three, "remove", second.address)
+    assert victim not in ids(three)
+    assert len(ids(three)) == len(before)
+
+
+def members_command(cluster: Cluster, *arguments: str) -> subprocess.Popen[str]:
+    """`dthreading members ...`, begun."""
+    import sys
+
+    from tests.server.cluster import ROOT
+
+    servers = ",".join(node.address for node in cluster.nodes if node.running)
+    return subprocess.Popen(
+        [sys.executable, "-m", "dthreading.cli", "members", *arguments],
+        env=cluster.client_environment(DTHREADING_SERVERS=servers),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_member_that_missed_a_change_is_started_with_the_new_list() -> None:
+    """From what it knows, that may be another group's list as well as its own; it says what to do in both cases."""
+    with Cluster(3) as cluster:
+        cluster.leader()
+        away = cluster.nodes[2]
+        away.kill()
+        new = joined(cluster)
+        done(cluster, "replace", cluster.nodes[0].address, new.address)
+        assert cluster.nodes[0].wait() == 6
+        present = [node.address for node in cluster.nodes if node.running or node is away]
+        away.options = ("--cluster", ",".join(present))
+        away.start(wait=False)
+        said = ended(away, 2)
+        assert f"{away.data} belongs to a group of " in said
+        assert (
+            "if its members were changed while it was away, start it with --join and the address of one of them" in said
+        )
+        away.options, away.joins = (), new.address
+        away.start(wait=False)
+        newest = new.ask("status")["chosen"]
+        cluster.until(lambda: away.ask("status")["applied"] >= newest)
+        assert away.ask("status")["replica"] == 3, "it is who it was"
