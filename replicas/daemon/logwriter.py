@@ -85,6 +85,11 @@ class LogWriter:
         """Whether all that was added is durable."""
         return not self._writing and not self._next.records and not self._next.messages
 
+    @property
+    def due(self) -> bool:
+        """Whether `go` would write something now."""
+        return not self._writing and bool(self._next.records or self._next.messages)
+
     def add(self, batch: int, records: list[Any], messages: list[tuple[int, PeerMessage]]) -> None:
         """Records of this turn (batch 0: none), and the messages that may leave when they are durable."""
         if records:

@@ -182,22 +182,25 @@ class Daemon(Entrance):
 
     def _turn(self) -> None:
         self._turn_due = False
-        if self._failed or self.core is None:
+        core = self.core
+        if self._failed or core is None:
             return
-        self._in_turn = self._outgoing.held = True
-        for _ in range(TAKES_MAX):
-            output = self.core.take()
-            if output.verdict:
-                self.diverged(output.verdict)
-                break
-            self._send(self.core, output)
-            self.log.add(output.batch, output.persist, output.send_after_sync)
-            if not self.log.go(here=self._write_here):
-                break
-        else:
-            self._loop.call_soon(self._turn)
-        self._in_turn = self._outgoing.held = False
-        self._outgoing.flush()
+        if core.due or self.log.due:
+            self._in_turn = self._outgoing.held = True
+            for _ in range(TAKES_MAX):
+                output = core.take()
+                if output.verdict:
+                    self.diverged(output.verdict)
+                    break
+                self._send(core, output)
+                self.log.add(output.batch, output.persist, output.send_after_sync)
+                if not self.log.go(here=self._write_here) or not core.due:
+                    break
+            else:
+                self._loop.call_soon(self._turn)
+            self._in_turn = self._outgoing.held = False
+            self._outgoing.flush()
+        # Else nothing has come of it: half of the acknowledgements that a leader hears are not needed any more.
         self._plan_next()
 
     def _send(self, core: Replica, output: ReplicaOutput) -> None:

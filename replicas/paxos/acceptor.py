@@ -63,6 +63,11 @@ class Acceptor:
         return min(self.log.last, lowest - 1)
 
     @property
+    def due(self) -> bool:
+        """Whether there is something to persist that was not handed out."""
+        return bool(self._persist)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits for the disk."""
         return not self._persist and not self._unsynced

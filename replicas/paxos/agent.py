@@ -107,7 +107,7 @@ class Agent(Knowledge):
 
     def _enter_epoch(self) -> None:
         """Another set of members votes from the next slot on, and has promised nobody anything: phase 1 starts anew."""
-        if self._leadership is not None and self.replica in self.configuration.ids:
+        if self._leadership is not None and self._is_member:
             assert self._leadership.last == self._log.chosen, "something was proposed past a configuration entry"
             self._prepare(transfer=False)
         elif self._leadership is not None or self._candidacy is not None:
@@ -229,7 +229,7 @@ class Agent(Knowledge):
 
     def _prepare(self, *, transfer: bool) -> None:
         """Phase 1 under a ballot of our own, above all that we have heard of."""
-        if self.replica not in self.configuration.ids:
+        if not self._is_member:
             return
         ballot = self._next_ballot()
         self._promise_at_least(ballot)

@@ -61,7 +61,7 @@ class Paxos(Agent):
             return Role.LEADER
         if self._candidacy is not None:
             return Role.CANDIDATE
-        return Role.FOLLOWER if self.replica in self.configuration.ids else Role.LEARNER
+        return Role.FOLLOWER if self._is_member else Role.LEARNER
 
     @property
     def leader(self) -> int | None:
@@ -197,7 +197,7 @@ class Paxos(Agent):
         self._promise_at_least(promised)
         self._acceptor.restart(slot, chain)
         self._known = max(self._known, slot)
-        self.configuration = configuration
+        self._obey(configuration)
         if self._candidacy is not None:
             self._stand_back()
         self._raise_floor()
@@ -217,6 +217,16 @@ class Paxos(Agent):
         self._successor = target
         self._deadline_ms = self._now_ms + self._timing.election_ms
         self._transfer()
+
+    @property
+    def due(self) -> bool:
+        """Whether take() may have something to say. Cheaper than to ask it, and never False when it would."""
+        if self._acceptor.due or not self._output.is_empty:
+            return True
+        if self._leadership is not None:
+            return self._leadership.due or self._confirmations.asked or self._now_ms >= self._beat_ms
+        following = self._following
+        return following is not None and (following.ack_due or following.beat_due > 0)
 
     def take(self) -> Output:
         """Everything that has become due since the last take."""
@@ -260,7 +270,7 @@ class Paxos(Agent):
             self._tick_leader(self._leadership)
         elif self._candidacy is not None:
             self._tick_candidate()
-        elif self.replica not in self.configuration.ids:
+        elif not self._is_member:
             self._tick_learner()
         else:
             self._tick_follower()
@@ -304,7 +314,7 @@ class Paxos(Agent):
         self._fetch_again()
 
     def _stand_again(self) -> None:
-        if self._disk_hangs() or self.replica not in self.configuration.ids:
+        if self._disk_hangs() or not self._is_member:
             self._stand_back()  # no promise of ours can become durable: leave it to the others
         else:
             self._stand()

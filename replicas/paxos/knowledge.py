@@ -44,7 +44,7 @@ class Knowledge(ABC):
     ) -> None:
         assert replica > 0
         self.replica = replica
-        self.configuration = durable.configuration or configuration
+        self._obey(durable.configuration or configuration)
         self.ballot_in_force = NO_BALLOT  # the highest LEADS up to the floor, as far as it is known here
         self._timing = timing
         self._luck = luck
@@ -105,9 +105,15 @@ class Knowledge(ABC):
                 # A late re-proposal of an older LEADS takes nothing back.
                 self.ballot_in_force = max(self.ballot_in_force, decode_ballot(entry.value))
             elif entry.kind == EntryKind.CONFIGURATION and self._changes_epoch(entry):
-                self.configuration = decode_configuration(entry.value)
+                self._obey(decode_configuration(entry.value))
         if self.configuration.epoch != epoch:
             self._enter_epoch()
+
+    def _obey(self, configuration: Configuration) -> None:
+        """These are the members from now on."""
+        self.configuration = configuration
+        # Looked up once: each message and each turn asks.
+        self._is_member = self.replica in configuration.ids
 
     def _changes_epoch(self, entry: Entry) -> bool:
         """A configuration entry that does not follow the epoch in force is a no-op."""
@@ -142,7 +148,7 @@ class Knowledge(ABC):
             # As if accepted at our promise: whoever proposes under that ballot proposes just this value here.
             self._acceptor.write(Entry(slot, ballot, message.kinds[index], message.values[index]))
         self._known = last
-        if self.replica not in self.configuration.ids:
+        if not self._is_member:
             self._catch_up.want(source, message.chosen, self._now_ms)
         again = self._catch_up.reached(last, self._now_ms)
         if again is not None:

@@ -56,6 +56,8 @@ class Leadership:
         self.barrier = 0  # an unchosen configuration entry: nothing may be proposed beyond it
         self.heartbeat = 0
         self._beat_due = False
+        self.due = False
+        """Whether flush() may have something to send. It is called on each turn, and mostly has nothing."""
         self._window: deque[int] = deque()  # sizes of the last proposals, up to `last`
         self._window_bytes = 0
 
@@ -65,6 +67,7 @@ class Leadership:
         """Accept our own proposal in the next slot; flush() carries it to the others."""
         assert not self.barrier, "nothing is proposed past an unchosen configuration entry"
         self.last += 1
+        self.due = True
         self._acceptor.write(Entry(self.last, self.ballot, kind, value))
         size = len(value) + ENTRY_OVERHEAD_BYTES
         self._window.append(size)
@@ -112,11 +115,14 @@ class Leadership:
             if lost:
                 # Even below what it has acknowledged: its disk may have come back from a crash in doubt of that.
                 self._send_again_from(follower, received)
+        if follower.sent < self.last:
+            self.due = True  # there may be room for another page
 
     def _send_again_from(self, follower: Follower, received: int) -> None:
         follower.sent = received
         follower.pages.clear()
         follower.mark = None
+        self.due = True
 
     def _quorum_of(self, own: int, others: list[int]) -> int:
         """The highest number that a quorum of distinct members has reached."""
@@ -166,11 +172,12 @@ class Leadership:
         follower = self.followers.get(replica)
         if follower is not None:
             follower.wants = self.last
+            self.due = True
 
     def beat(self) -> int:
         """The next flush carries a new heartbeat to everybody: its number."""
         if not self._beat_due:
-            self._beat_due = True
+            self._beat_due = self.due = True
             self.heartbeat += 1
         return self.heartbeat
 
@@ -178,12 +185,16 @@ class Leadership:
         """What has to be sent. Followers that are equally far get the very same message, which the shell encodes
         once.
         """
+        if not self.due:
+            return
         heartbeat = self.heartbeat if self._beat_due else 0
-        self._beat_due = False
+        self._beat_due = self.due = False
         made: dict[tuple[int, int], Accept] = {}
         for member, follower in self.followers.items():
             stop = self._next_page_end(follower)
             if stop <= follower.sent and not heartbeat and not self._news_for(follower):
+                if follower.wants > follower.told:
+                    self.due = True  # as soon as it is chosen
                 continue
             if heartbeat and not follower.catching_up and follower.sent + 1 < self._log.first:
                 yield member, Truncated(self._log.first)
@@ -197,6 +208,8 @@ class Leadership:
             if heartbeat and follower.mark is None:
                 follower.mark = (heartbeat, follower.sent)
             follower.told = accept.commit
+            if follower.wants > follower.told or follower.sent < self.last:
+                self.due = True
             yield member, accept
 
     def _news_for(self, follower: Follower) -> bool:

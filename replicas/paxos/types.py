@@ -7,7 +7,7 @@ the wire encodes them as they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, TypeAlias
 
@@ -112,7 +112,7 @@ class Role(IntEnum):
     LEADER = 3
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Output:
     """What must happen next; the order of the fields is the contract.
 
@@ -121,17 +121,41 @@ class Output:
     in the life of this object: apply it at once.
     """
 
-    persist: list[Record] = field(default_factory=list)
-    batch: int = 0
+    persist: list[Record]
+    batch: int
     """Greater than 0 exactly when there is something to persist; grows by one each."""
-    send_now: list[tuple[int, PeerMessage]] = field(default_factory=list)
-    send_after_sync: list[tuple[int, PeerMessage]] = field(default_factory=list)
-    chosen: list[Entry] = field(default_factory=list)
-    confirmed: list[object] = field(default_factory=list)
+    send_now: list[tuple[int, PeerMessage]]
+    send_after_sync: list[tuple[int, PeerMessage]]
+    chosen: list[Entry]
+    confirmed: list[object]
     """Tokens of confirm(): this replica still led after they were asked."""
-    failed: list[object] = field(default_factory=list)
+    failed: list[object]
     """Tokens of confirm() that this replica can answer no more, since it leads no longer."""
-    fetch_snapshot_from: int | None = None
+    fetch_snapshot_from: int | None
     """This replica is behind what that one keeps in entries: fetch its snapshot, store it, then call installed().
     Said again at every heartbeat until it is done, so a shell that is at it ignores this, and one that failed just
     waits."""
+
+    def __init__(self) -> None:
+        # Written out: one is made on each turn, and default factories would cost it three times as much.
+        self.persist = []
+        self.batch = 0
+        self.send_now = []
+        self.send_after_sync = []
+        self.chosen = []
+        self.confirmed = []
+        self.failed = []
+        self.fetch_snapshot_from = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing must happen."""
+        return not (
+            self.send_now
+            or self.chosen
+            or self.persist
+            or self.send_after_sync
+            or self.confirmed
+            or self.failed
+            or self.fetch_snapshot_from is not None
+        )

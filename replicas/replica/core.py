@@ -23,9 +23,9 @@ from replicas.paxos.types import Ballot, Configuration, Entry, EntryKind, Role
 from replicas.replica import queries
 from replicas.replica.acquaintance import Acquaintance
 from replicas.replica.auditing import AUDIT_MS, Auditing
+from replicas.replica.confirming import Confirming
 from replicas.replica.formation import Census
 from replicas.replica.forwarding import Forwarding, Streams
-from replicas.replica.hosted import Hosted
 from replicas.replica.hosting import PENDING_PER_CONNECTION_MAX
 from replicas.replica.leading import Reading, Tenure, Vouching
 from replicas.replica.membership import Membership
@@ -50,7 +50,7 @@ LEADERLESS_MS: Final = 3000
 """Without a leader for this long (several elections' worth), a replica sends its clients on to the others."""
 
 
-class Replica(Hosted):
+class Replica(Confirming):
     """The sans-IO whole of one replica.
 
     Args:
@@ -75,10 +75,9 @@ class Replica(Hosted):
         seeds: tuple[tuple[int, str], ...] = (),
         audit_ms: int = AUDIT_MS,
     ) -> None:
-        super().__init__(paxos, machine)
+        super().__init__(paxos, machine, now_ms)
         paxos.reigned(Ballot(*machine.ballot_in_force))
         self._namespace_term_ms = namespace_term_ms
-        self._now_ms = now_ms
         self._due_ms = now_ms  # a tick long after it means that the process was paused
         self._forwarding = Forwarding(self._hosting, now_ms)
         self._streams = Streams()
@@ -87,10 +86,10 @@ class Replica(Hosted):
         self._auditing = Auditing(paxos, audit_ms, now_ms)
         self._reign: tuple[int | None, Ballot] = (None, paxos.ballot)
         self._leaderless_since_ms: int | None = now_ms
-        self._tenure: Tenure | None = None  # set while this replica leads and its LEADS is applied here
         self._to_propose: deque[bytes] = deque()
         self._proposed = 0
         self._informed: set[int] = set()
+        self._leapt = True  # the state is not what the last take() left behind
         self._members = Membership(paxos, machine, genesis or paxos.configuration, seeds, self._submit_own)
         self._epoch = paxos.configuration.epoch
         self._learns = paxos.role is Role.LEARNER  # looked up once an epoch: each message of a client asks
@@ -165,6 +164,8 @@ class Replica(Hosted):
 
     def tick(self, now_ms: int) -> None:
         """Time has passed. A late call means that the process was paused, and is charged to nobody's lease."""
+        if now_ms == self._now_ms:
+            return
         late_ms = now_ms - self._due_ms
         self._now_ms = now_ms
         self.paxos.tick(now_ms)
@@ -181,10 +182,6 @@ class Replica(Hosted):
     def wake_ms(self) -> int:
         """When `tick` is due at the latest; it is also called before what a turn of the loop brings in."""
         return self.paxos.wake_ms
-
-    @property
-    def _leads(self) -> bool:
-        return self.paxos.role == Role.LEADER
 
     def synced(self, batch: int) -> None:
         """All up to and with this batch is durable."""
@@ -205,6 +202,7 @@ class Replica(Hosted):
         elif self.paxos.leader is not None:
             self._output.send_now += [(self.paxos.leader, forward) for forward in self._forwarding.take()]
         paxos = self.paxos.take()
+        self._leapt = False
         output = self._output
         output.persist, output.batch = paxos.persist, paxos.batch
         output.send_now[:0] = paxos.send_now
@@ -228,6 +226,13 @@ class Replica(Hosted):
             self._auditing.work(output, self.acquaintance.links(self.machine))
         self._output = ReplicaOutput()
         return output
+
+    @property
+    def due(self) -> bool:
+        """Whether `take` may have something to say. Much cheaper than to ask it, and never False when it would."""
+        if self._leapt or self._to_propose or self.wants_turn or not self._output.is_empty:
+            return True
+        return self.paxos.due or self._forwarding.due
 
     @property
     def wants_turn(self) -> bool:
@@ -275,46 +280,6 @@ class Replica(Hosted):
             self._tenure = Tenure(self.machine, self.paxos.ballot, self._namespace_term_ms, self._now_ms)
             self._members.reign(self._now_ms)
             self._auditing.reign(self._now_ms)
-
-    # --- what only a true leader may answer -----------------------------------------------------------------------
-
-    def _keepalive(self, vouching: Vouching) -> None:
-        if self._tenure is not None:
-            if self._tenure.vouches_for(vouching.session):
-                self.paxos.confirm(vouching)
-        elif vouching.source is None and self.paxos.leader is not None and not self._leads:
-            self._output.send_now.append((self.paxos.leader, Vouch(vouching.session, vouching.beat)))
-
-    def _read(self, reading: Reading) -> None:
-        if not self.paxos.confirm(reading):
-            self._submit(reading.body, reading.connection)
-
-    def _confirmed(self, token: object) -> None:
-        tenure = self._tenure
-        match token:
-            case Vouching(source=source, session=session, beat=beat):
-                if tenure is None or not tenure.heard(token):
-                    return
-                if source is None:
-                    self._tell(session, wire.Alive(session, beat))
-                else:
-                    self._output.send_now.append((source, Vouched(session, beat)))
-            case Reading() if tenure is not None:
-                tenure.confirmed(token)
-            case _:
-                self._unconfirmed(token)
-
-    def _unconfirmed(self, token: object) -> None:
-        """Leadership has gone: a read goes through the log, and a keepalive's client will send the next."""
-        if isinstance(token, Reading):
-            self._submit(token.body, token.connection)
-
-    def _answer_reads(self) -> None:
-        if self._tenure is None:
-            return
-        for reading in self._tenure.answerable():
-            if self._hosting.connection(reading.call.session) == reading.connection:
-                self._output.to_clients.append((reading.connection, self.machine.read(reading.call)))
 
     # --- following ------------------------------------------------------------------------------------------------
 
@@ -369,6 +334,7 @@ class Replica(Hosted):
     ) -> None:
         """The shell has stored a peer's snapshot durably and restored the machine from it."""
         self._fetching.done()
+        self._leapt = True
         if slot <= self.machine.applied:
             return
         assert machine.applied == slot

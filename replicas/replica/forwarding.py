@@ -66,6 +66,11 @@ class Forwarding:
         elif now_ms - self._quiet_since_ms >= RETRY_MS:
             self.begin(now_ms)
 
+    @property
+    def due(self) -> bool:
+        """Whether `take` has something."""
+        return bool(self._bodies)
+
     def take(self) -> list[Forward]:
         """The commands of this turn in as few messages as their size allows, in the order they came."""
         bodies, self._bodies = self._bodies, []

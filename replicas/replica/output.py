@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from dthreading.wire.messages import ToClient
@@ -60,7 +60,7 @@ SnapshotWork: TypeAlias = BeginSnapshot | SnapshotChunk | FinishSnapshot | Serve
 """To be done in order, beside everything else: no turn of the loop waits for it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class ReplicaOutput:
     """What the shell does next.
 
@@ -68,22 +68,51 @@ class ReplicaOutput:
     called. Everything else may go at once.
     """
 
-    persist: list[Record] = field(default_factory=list)
-    batch: int = 0
+    persist: list[Record]
+    batch: int
     """Above 0 exactly when there is something to persist."""
-    send_now: list[tuple[int, PeerMessage]] = field(default_factory=list)
-    send_after_sync: list[tuple[int, PeerMessage]] = field(default_factory=list)
-    to_clients: list[tuple[int, ToClient]] = field(default_factory=list)
+    send_now: list[tuple[int, PeerMessage]]
+    send_after_sync: list[tuple[int, PeerMessage]]
+    to_clients: list[tuple[int, ToClient]]
     """(connection, message)."""
-    hang_up: list[tuple[int, str]] = field(default_factory=list)
+    hang_up: list[tuple[int, str]]
     """(connection, why): after what was said to it in this output."""
-    faults: list[Exception] = field(default_factory=list)
+    faults: list[Exception]
     """Objects of ours that broke, for the log. Each is quarantined already."""
-    snapshot: list[SnapshotWork] = field(default_factory=list)
-    links: dict[int, str] | None = None
+    snapshot: list[SnapshotWork]
+    links: dict[int, str] | None
     """When there is news of them: all other replicas to be linked with from now on, and where they listen."""
-    notices: list[str] = field(default_factory=list)
+    notices: list[str]
     """For the log: what an operator would like to know."""
-    verdict: str = ""
+    verdict: str
     """Why this replica's state cannot be right, as one sentence. Nothing else of this output, nor of any later one, may
     leave: it is to be kept in the directory (`marks.Mark`), and the process ends."""
+
+    def __init__(self) -> None:
+        self.persist = []
+        self.batch = 0
+        self.send_now = []
+        self.send_after_sync = []
+        self.to_clients = []
+        self.hang_up = []
+        self.faults = []
+        self.snapshot = []
+        self.links = None
+        self.notices = []
+        self.verdict = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (
+            self.to_clients
+            or self.send_now
+            or self.persist
+            or self.send_after_sync
+            or self.hang_up
+            or self.snapshot
+            or self.notices
+            or self.faults
+            or self.verdict
+            or self.links is not None
+        )

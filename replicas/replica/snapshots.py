@@ -50,8 +50,8 @@ class Cutting:
 
     @property
     def busy(self) -> bool:
-        """Whether one is being written, so that another turn is wanted soon."""
-        return self._writing is not None
+        """Whether one is being written, or is to be begun, so that another turn is wanted soon."""
+        return self._writing is not None or self._entries >= ENTRIES or self._bytes >= LOG_BYTES
 
     def applied(self, size: int) -> None:
         """One more entry, with a value of `size` bytes, is in the log and not in a snapshot."""
@@ -68,7 +68,7 @@ class Cutting:
         """The slice of this turn, if one is due. `machine` has applied all that `paxos` has handed out."""
         if self._writing is not None:
             return self._slice(self._writing)
-        if self._entries < ENTRIES and self._bytes < LOG_BYTES:
+        if not self.busy:
             return []
         self._entries = self._bytes = 0
         self._writing = _Writing(machine.applied, machine.snapshot())

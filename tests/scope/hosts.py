@@ -112,7 +112,9 @@ class StandIn:
 
     def take(self) -> PaxosOutput:
         entries, self.entries = self.entries, []
-        return PaxosOutput(chosen=entries)
+        output = PaxosOutput()
+        output.chosen = entries
+        return output
 
 
 class Host:

@@ -46,6 +46,9 @@ class Forming:
         self._formation = formation
         self._now_ms = now_ms
 
+    due = True
+    """Whether to ask for its output: always."""
+
     @property
     def wake_ms(self) -> int:
         wake_ms = self._formation.wake_ms
@@ -67,7 +70,9 @@ class Forming:
             raise Gone(output.refused)
         assert output.formed is None, "a group of which one is empty cannot form"
         assert output.persist is None
-        return ReplicaOutput(send_now=list(output.send))
+        said = ReplicaOutput()
+        said.send_now += output.send
+        return said
 
     def status(self) -> dict[str, str]:
         """For a failure's message."""

@@ -251,7 +251,9 @@ class Host:
     def _take(self) -> None:
         if self.armed is not None:
             self._reach("stepped")
+        due = self.core.due
         output = self.core.take()
+        assert due or output.is_empty, "the core says what it does not own to"
         if self.armed is not None:
             self._reach("taken")
         assert (output.batch > 0) == bool(output.persist), "a batch number exactly when there is something to persist"

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only a true leader may answer: keepalives and reads, each after a heartbeat round that began when it had come.
+
+The layer between hosted.py and core.py: it knows the leader's tenure, and asks consensus whether it still lasts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from dthreading.wire import messages as wire
+from replicas.paxos.types import Role
+from replicas.replica.hosted import Hosted
+from replicas.replica.leading import Reading, Tenure, Vouching
+from replicas.replica.messages import Vouch, Vouched
+
+if TYPE_CHECKING:
+    from replicas.machine.core import Machine
+    from replicas.paxos.core import Paxos
+
+__all__ = ["Confirming"]
+
+
+class Confirming(Hosted, ABC):
+    """Keepalives and reads of a replica's clients."""
+
+    def __init__(self, paxos: Paxos, machine: Machine, now_ms: int) -> None:
+        super().__init__(paxos, machine)
+        self._now_ms = now_ms
+        self._tenure: Tenure | None = None  # set while this replica leads and its LEADS is applied here
+
+    @abstractmethod
+    def _submit(self, body: bytes, connection: int | None) -> None:
+        """Into the log with it."""
+
+    @property
+    def _leads(self) -> bool:
+        return self.paxos.role == Role.LEADER
+
+    def _keepalive(self, vouching: Vouching) -> None:
+        if self._tenure is not None:
+            if self._tenure.vouches_for(vouching.session):
+                self.paxos.confirm(vouching)
+        elif vouching.source is None and self.paxos.leader is not None and not self._leads:
+            self._output.send_now.append((self.paxos.leader, Vouch(vouching.session, vouching.beat)))
+
+    def _read(self, reading: Reading) -> None:
+        if not self.paxos.confirm(reading):
+            self._submit(reading.body, reading.connection)
+
+    def _confirmed(self, token: object) -> None:
+        tenure = self._tenure
+        match token:
+            case Vouching(source=source, session=session, beat=beat):
+                if tenure is None or not tenure.heard(token):
+                    return
+                if source is None:
+                    self._tell(session, wire.Alive(session, beat))
+                else:
+                    self._output.send_now.append((source, Vouched(session, beat)))
+            case Reading() if tenure is not None:
+                tenure.confirmed(token)
+            case _:
+                self._unconfirmed(token)
+
+    def _unconfirmed(self, token: object) -> None:
+        """Leadership has gone: a read goes through the log, and a keepalive's client will send the next."""
+        if isinstance(token, Reading):
+            self._submit(token.body, token.connection)
+
+    def _answer_reads(self) -> None:
+        if self._tenure is None:
+            return
+        for reading in self._tenure.answerable():
+            if self._hosting.connection(reading.call.session) == reading.connection:
+                self._output.to_clients.append((reading.connection, self.machine.read(reading.call)))
