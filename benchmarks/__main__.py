@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.harness import Options, Section
 
-NAMES = ("scale", "footprint", "bounded", "idle", "failover", "calls", "parts")
+NAMES = ("scale", "footprint", "bounded", "idle", "failover", "calls", "parts", "members", "newcomer")
 
 
 def main() -> int:
