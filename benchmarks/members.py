@@ -22,10 +22,10 @@ def run(options: Options) -> Section:
     section = Section("The members change under busy clients")
     section.notes.append(
         f"{CLIENTS} client processes work on a lock around something that two must not enter, on two permits, on a"
-        " queue and on a barrier of all; meanwhile a durable group on the same machine goes from one replica to three to"
-        " five, each is replaced, and two are removed. A stall is the longest time that a round of any client took (a"
-        " lock, or permits with a put and a get, or a meeting of all; the barrier waits for the slowest). No call fails,"
-        " and what the clients were told is judged afterwards."
+        " queue and on a barrier of all; meanwhile a durable group on the same machine goes from one replica to three,"
+        " to five, each is replaced, and two are removed. A stall is the longest time that a round of any client took"
+        " (a lock, or permits with a put and a get, or a meeting of all; the barrier waits for the slowest). No call"
+        " fails, and what the clients were told is judged afterwards."
     )
     rows: list[list[Any]] = []
     with tempfile.TemporaryDirectory() as folder, Cluster(1) as cluster:
