@@ -159,6 +159,7 @@ class SimulatedFile:
             self.write(offset, data)
             self._begin_sync()
         self._inode.sync_range(offset, len(data))
+        self._disk.last_durable = self._inode, offset, len(data)
 
     def sync(self) -> None:
         self._begin_sync()
@@ -200,6 +201,8 @@ class SimulatedDisk:
         self.observer: Callable[[], None] | None = None
         """Called before each operation, e.g. to try in a clone what a crash would leave now."""
         self.operations = 0
+        self.last_durable: tuple[Inode, int, int] | None = None
+        """Where the last durable write has gone: file, offset, length."""
         self.life = 0
         self._locked = False
         self._off = False
@@ -250,15 +253,15 @@ class SimulatedDisk:
     # --- fate -----------------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """kill -9: the process is gone, what it wrote is not."""
+        """kill -9: the process is gone, what it wrote is not. Where the power was to go, it was the process."""
         self.life += 1
-        self._locked = False
+        self._locked = self._off = False
+        self.cut_power_after = None
 
     def crash(self) -> None:
         """The power was cut and came back: what was synced is there, and of all else what luck leaves."""
         self.kill()
-        self._off = False
-        self.cut_power_after = self.fail_after = None
+        self.fail_after = None
         names = dict(self._durable_names)
         likely = self.luck.choice(NEWEST_SURVIVES)
         for change in self._changes:

@@ -68,7 +68,7 @@ class ConnectionEnded(NamedTuple):
     connection: int
 
 
-PLACES = ("the log", "a snapshot", "a fetched snapshot", "recovery")
+PLACES = ("the log", "a snapshot", "a fetched snapshot", "the log after a fetched snapshot", "recovery")
 """What a replica may be doing with its disk when the power goes."""
 
 
@@ -102,6 +102,8 @@ class GroupProgram:
         self.faults: list[Exception] = []
         self.spoilt = False
         """Whether somebody has laid hands on its disk, so that it may be found rotten."""
+        self.rotten = False
+        """Whether what has been done to its disk may be found at any later time."""
         self.cuts: dict[str, int] = {}
         """Where the disk is to cut the power: one of `PLACES`, and how many operations into it."""
         self._seen: Counter[str] = seen if seen is not None else Counter()
@@ -118,6 +120,8 @@ class GroupProgram:
         self._connections: dict[int, _Connection] = {}
         self._writing: SnapshotWriter | None = None
         self._receiving: SnapshotWriter | None = None
+        self._fetched = False
+        """Nothing was written to the log since a fetched snapshot was put in place."""
         self._to_send: list[tuple[int, Any]] = []
 
     # --- the host's side
@@ -127,6 +131,7 @@ class GroupProgram:
         self._pending = []
         self._connections = {}
         self._writing = self._receiving = None
+        self._fetched = False
         self._to_send = []
         self._storage = storage = self._opened()
         self._formation = formation_of(storage, self._configuration, self.replica, now_ms)
@@ -197,7 +202,8 @@ class GroupProgram:
 
     def sync(self, batches: int) -> None:
         assert self._storage is not None
-        self._enter("the log")
+        self._enter("the log after a fetched snapshot" if self._fetched else "the log")
+        self._fetched = False
         now, self._pending = self._pending[:batches], self._pending[batches:]
         for records in now:
             self._storage.append(records)
@@ -216,7 +222,14 @@ class GroupProgram:
         self._gone()
 
     def end(self) -> None:
-        """The process goes, and what it wrote stays with the system: read back as written, and not yet safe."""
+        """The process goes, and what it wrote stays with the system: read back as written, and not yet safe. It may go
+        in the middle of a write that nobody has been told about, or after it and before its sync.
+        """
+        if self._pending and self._storage is not None and not self.disk.is_off and self._luck.random() < 0.7:
+            self.disk.cut_power_after = self._luck.randint(0, 3)
+            with contextlib.suppress(PowerCut, StorageFailed):
+                self.sync(len(self._pending))
+            self._seen["kill: in the middle of the log"] += self.disk.is_off
         self.disk.kill()
         self._gone()
 
@@ -353,6 +366,7 @@ class GroupProgram:
             if part.last:
                 header = self._receiving.finish()
                 self._receiving = None
+                self._fetched = True
                 self._seen["a fetched snapshot is installed"] += 1
                 machine = Machine.restore(self._contents())
                 core.snapshot_installed(header.slot, header.configuration, header.chain, header.promised, machine)

@@ -91,7 +91,7 @@ def drawn(
         core_only=some_core_only if core_only is None else core_only,
         delay_us=luck.choice(((50, 300), (100, 3_000), (1_000, 20_000))),
         straggle=luck.choice((0.0, 0.01)),
-        snapshot_every=luck.choice((50, 300, 1_000_000)),
+        snapshot_every=luck.choice((12, 50, 300, 1_000_000)),
         clients=(),
         mishaps=(),
     )
