@@ -162,6 +162,13 @@ class Network:
         link.cut = True
         self._break(link, lingering=False)
 
+    def cut_each(self, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Cut these, in the direction given; those that were not cut before."""
+        fresh = [pair for pair in pairs if not self._links[pair].cut]
+        for pair in fresh:
+            self.cut(*pair)
+        return fresh
+
     def cut_off(self, nodes: list[int]) -> None:
         """A partition: between these nodes and all others."""
         for source, target in self._links:

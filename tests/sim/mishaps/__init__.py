@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from tests.sim.mishaps import disks, links, processes, replicas
+from tests.sim.mishaps import ambushes, disks, links, processes, replicas
 
 if TYPE_CHECKING:
     from tests.sim.mishaps.common import Strike
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MISHAPS", "UNDEFENDED", "strike"]
 
-_DRAWN: dict[str, tuple[float, Strike]] = {**replicas.STRIKES, **disks.STRIKES, **links.STRIKES, **processes.STRIKES}
+_DRAWN: dict[str, tuple[float, Strike]] = {
+    **replicas.STRIKES,
+    **disks.STRIKES,
+    **links.STRIKES,
+    **processes.STRIKES,
+    **ambushes.STRIKES,
+}
 
 MISHAPS = {kind: weight for kind, (weight, _) in _DRAWN.items()}
 

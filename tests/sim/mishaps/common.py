@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from replicas.replica.core import Replica
@@ -53,3 +53,24 @@ def crash(world: World, host: Host, luck: random.Random) -> None:
     if host.alive:
         host.crash()
         world.kernel.at(down_us(luck), world.restart, host)
+
+
+def some_follower(world: World, luck: random.Random) -> Host | None:
+    """A replica that serves clients and does not lead, if there is one; else any that lives."""
+    serving = {client.line.replica for client in world.clients}
+    others = [host for host in world.fair_game if host.alive and not leads(host)]
+    with_clients = [host for host in others if host.number in serving]
+    return luck.choice(with_clients or others) if others else None
+
+
+def silence(world: World, nodes: Collection[int], others: Collection[int], span_us: int) -> None:
+    """Nothing passes between these nodes and those for so long; what was cut already is not mended by it."""
+    pairs = [(one, other) for one in nodes for other in others if one != other]
+    pairs += [(other, one) for one, other in pairs]
+    fresh = world.network.cut_each(pairs)
+    world.later(span_us, world.network.mend, fresh)
+
+
+def silence_client(world: World, client: SimulatedClient, luck: random.Random) -> None:
+    """It hears nothing and is not heard for about a lease: long enough, often, for the group to give up its session."""
+    silence(world, [client.node], [*world.hosts], int(luck.uniform(0.7, 1.7) * world.ttl_us))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from replicas.replica.core import Replica
 from replicas.storage.files import SECTOR
 from tests.sim.host import SYNC_US
 from tests.sim.mishaps.common import Strike, a_while_us, any_host, crash, down_us
@@ -68,7 +69,7 @@ def _rot(world: World, luck: random.Random) -> None:
     host = any_host(world, luck)
     if not host.alive or not world.may_lose(host):
         return
-    host.program.spoilt = True
+    host.program.spoilt = host.program.rotten = True
     crash(world, host, luck)
     disk = host.program.disk
     written = [
@@ -90,6 +91,37 @@ def _rot(world: World, luck: random.Random) -> None:
         for offset, byte in enumerate(stray):
             disk.flip(name, at + offset, disk.contents(name)[at + offset] ^ byte)
         world.kernel.seen["disk: a write was misdirected"] += 1
+
+
+def _damage_the_end(world: World, luck: random.Random) -> None:
+    """What was acknowledged last cannot be read at the next start; the others still have it. A replica that has come
+    through that is sound again, and may be struck once more.
+    """
+    host = any_host(world, luck)
+    disk = host.program.disk
+    if not host.alive or disk.last_durable is None or not world.may_lose(host):
+        return
+    host.program.spoilt = True
+    world.kernel.seen["disk: its last batch was damaged"] += 1
+    inode, offset, length = disk.last_durable
+    if luck.random() < 0.5:
+        crash(world, host, luck)
+    else:
+        host.kill()
+        world.kernel.at(luck.randint(1_000, 500_000), world.restart, host)
+    for _ in range(luck.choice((1, 1, 3))):
+        inode.data[offset + luck.randrange(length)] ^= 1 << luck.randrange(8)
+    world.later(luck.randint(1_500_000, 4_000_000), _find_sound, world, host)
+
+
+def _find_sound(world: World, host: Host) -> None:
+    core = host.core
+    if not isinstance(core, Replica) or core.paxos._acceptor.doubtful or core.machine.applied < world.watch.top - 5:
+        if not host.gone and not host.program.rotten:
+            world.later(1_000_000, _find_sound, world, host)
+    elif not host.program.rotten:
+        host.program.spoilt = False
+        world.kernel.seen["disk: sound again after its last batch was damaged"] += 1
 
 
 def _lose(world: World, luck: random.Random) -> None:
@@ -123,6 +155,7 @@ STRIKES: dict[str, tuple[float, Strike]] = {
     "failing disk": (0.7, _fail),
     "full disk": (0.4, _fill),
     "rotten disk": (0.15, _rot),
+    "damaged end": (0.7, _damage_the_end),
     "lost disk": (0.1, _lose),
 }
 

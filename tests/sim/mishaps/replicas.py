@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.sim.group import PLACES
 from tests.sim.host import LAG_US, POINTS, Armed
-from tests.sim.mishaps.common import Strike, a_while_us, any_host, crash, down_us
+from tests.sim.mishaps.common import Strike, a_while_us, any_host, crash, down_us, leads, silence, some_follower
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -51,6 +51,67 @@ def _cut_power(world: World, luck: random.Random) -> None:
     host.program.cuts[place] = luck.randrange(12 if "snapshot" in place else 6)
 
 
+def _kill_and_crash(world: World, luck: random.Random) -> None:
+    """kill -9, a new process that builds upon what it finds, and then the power goes."""
+    host = any_host(world, luck)
+    if not host.alive:
+        return
+    host.kill()
+    again_us = luck.choice((1_000, 20_000, 300_000))
+    lives_us = luck.choice((luck.randint(100, 20_000), luck.randint(1_000, 800_000)))
+    world.kernel.at(again_us, world.restart, host)
+    world.kernel.at(again_us + lives_us, crash, world, host, luck)
+
+
+def _crash_twice(world: World, luck: random.Random) -> None:
+    """Again while it recovers, or soon after."""
+    host = any_host(world, luck)
+    if not host.alive:
+        return
+    host.crash()
+    if luck.random() < 0.4:
+        host.down_us = down_us(luck)
+        host.program.cuts["recovery"] = luck.randrange(4)
+    again_us = luck.choice((1_000, 20_000, 300_000))
+    world.kernel.at(again_us, world.restart, host)
+    for _ in range(luck.randint(1, 2)):
+        again_us += luck.choice((luck.randint(100, 20_000), luck.randint(1_000, 800_000)))
+        world.kernel.at(again_us, crash, world, host, luck)
+
+
+def _strand(world: World, luck: random.Random) -> None:
+    """A leader, stopped for a while or not, and clients of its own on one side; on the other its successor."""
+    leaders = [host for host in world.fair_game if leads(host)]
+    if not leaders:
+        return
+    leader = leaders[-1]
+    others = [number for number in world.hosts if number != leader.number]
+    clients = [client.node for client in world.clients if client.line.replica == leader.number]
+    some = [client.node for client in world.clients if client.node not in clients and luck.random() < 0.2]
+    span_us = int(luck.uniform(0.4, 2.0) * world.ttl_us)
+    silence(world, [leader.number, *clients, *some], others, span_us)
+    if luck.random() < 0.7:
+        leader.pause(luck.randint(100_000, 2_000_000))
+
+
+def _lose_touch(world: World, luck: random.Random) -> None:
+    """A follower loses some of what the others say, and is soon so far behind that only a snapshot helps; its clients
+    stay with it.
+    """
+    host = some_follower(world, luck)
+    if host is None:
+        return
+    others = [number for number in world.hosts if number != host.number]
+    moments = luck.randint(1, 6)
+    if luck.random() < 0.5:
+        host.down_us = down_us(luck)
+        host.program.cuts[luck.choice(PLACES[2:4])] = luck.randrange(6)
+    for moment in range(moments):
+        world.later(
+            moment * luck.randint(10_000, 800_000), silence, world, [host.number], others, luck.randint(500, 450_000)
+        )
+
+
 def _pause(world: World, luck: random.Random) -> None:
     any_host(world, luck).pause(luck.randint(10_000, 5 * world.ttl_us))
 
@@ -89,6 +150,10 @@ STRIKES: dict[str, tuple[float, Strike]] = {
     "kill replica": (0.7, _kill),
     "crash at a point": (1.5, _crash_at),
     "cut power": (1.5, _cut_power),
+    "kill and crash": (1.0, _kill_and_crash),
+    "crash twice": (1.0, _crash_twice),
+    "stranded leader": (1.0, _strand),
+    "lost touch": (1.5, _lose_touch),
     "pause replica": (0.5, _pause),
     "suspend replica": (0.3, _suspend),
     "slow replica": (0.5, _slow),
