@@ -157,7 +157,7 @@ class SnapshotKeeper:
             return
         data = self._storage.read_snapshot(offset, PART_BYTES)
         last = offset + len(data) >= header.size
-        part = SnapshotPart(header.slot, header.encode(), offset, data, last)
+        part = SnapshotPart(header.slot, header.encode(), offset, data, last, header.size)
         self._tell(self._host.snapshot_part, work.replica, part)
 
     def _keep(self, part: SnapshotPart) -> None:

@@ -92,6 +92,11 @@ class Paxos(Agent):
         return self._log.chosen
 
     @property
+    def told(self) -> int:
+        """How far others have said that they are; at least `chosen`."""
+        return max(self._known, self._catch_up.target)
+
+    @property
     def chain(self) -> int:
         """The hash chain over everything chosen."""
         return self._log.chain_at(self._log.chosen)

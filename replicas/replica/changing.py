@@ -35,34 +35,47 @@ RATE_MS: Final = 500
 class Pupil:
     """What the leader has heard of one newcomer."""
 
-    __slots__ = ("_from", "_from_ms", "applied", "heard_ms", "near_since_ms", "rate", "snapshot_bytes")
+    __slots__ = ("_from", "_from_ms", "heard_ms", "learning", "near_since_ms", "rate", "snapshot_rate")
 
     def __init__(self, learning: Learning, now_ms: int) -> None:
-        self.applied, self.snapshot_bytes = learning
+        self.learning = learning
+        """What it said last."""
         self.heard_ms = now_ms
         self.near_since_ms: int | None = None
         self.rate = 0
         """Entries in a second, lately."""
-        self._from, self._from_ms = learning.applied, now_ms
+        self.snapshot_rate = 0
+        """Bytes of a snapshot, likewise."""
+        self._from, self._from_ms = learning, now_ms
 
     def heard(self, learning: Learning, now_ms: int) -> None:
         """It says how far it is."""
-        self.applied, self.snapshot_bytes = learning
+        self.learning = learning
         self.heard_ms = now_ms
         span_ms = now_ms - self._from_ms
         if span_ms >= RATE_MS:
-            self.rate = max(0, (self.applied - self._from) * 1000 // span_ms)
-            self._from, self._from_ms = self.applied, now_ms
+            before, self._from, self._from_ms = self._from, learning, now_ms
+            self.rate = max(0, (learning.applied - before.applied) * 1000 // span_ms)
+            self.snapshot_rate = max(0, (learning.snapshot_bytes - before.snapshot_bytes) * 1000 // span_ms)
 
     def describe(self, chosen: int) -> str:
-        """How far it is, for people."""
-        missing = max(0, chosen - self.applied)
-        if self.snapshot_bytes:
-            return f"fetches a snapshot: {self.snapshot_bytes / 1e6:,.1f} MB so far"
+        """How far it is, for people: of how much, how fast, and how long it will take yet."""
+        applied, here, total = self.learning
+        if total and here >= total:
+            return f"loads a snapshot of {total / 1e6:,.1f} MB"
+        if here:
+            left = _left(total - here, self.snapshot_rate)
+            pace = f"{self.snapshot_rate / 1e6:,.1f} MB a second{left}"
+            return f"fetches a snapshot: {here / 1e6:,.1f} of {total / 1e6:,.1f} MB, {pace}"
+        missing = max(0, chosen - applied)
         if missing <= NEAR_ENTRIES:
-            return f"has caught up with {self.applied:,} entries"
-        left = f", about {missing // self.rate + 1:,} s left" if self.rate else ""
-        return f"catches up: {self.applied:,} of {chosen:,} entries, {self.rate:,} a second{left}"
+            return f"has caught up with {applied:,} entries"
+        left = _left(missing, self.rate)
+        return f"catches up: {applied:,} of {chosen:,} entries, {self.rate:,} a second{left}"
+
+
+def _left(missing: int, rate: int) -> str:
+    return f", about {max(0, missing) // rate + 1:,} s left" if rate else ""
 
 
 class Changing:

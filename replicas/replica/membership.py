@@ -16,7 +16,7 @@ from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Configuration, Entry, EntryKind, Role
 from replicas.replica.acquaintance import Acquaintance
-from replicas.replica.changing import Changing
+from replicas.replica.changing import Changing, Pupil
 from replicas.replica.messages import Ask, Learning, Told
 from replicas.replica.output import ReplicaOutput
 from replicas.replica.requests import PREFIX, Requests, wait
@@ -62,7 +62,8 @@ class Membership:
         self._number = 0
         self._epoch = 0
         self._report_ms = self._say_ms = 0
-        self._said = 0  # what was applied when the log was told last
+        self._said: Learning | None = None  # what the log was told last
+        self._progress = Pupil(Learning(machine.applied, 0), 0)
         self._announced = False
 
     # --- from role to role
@@ -130,29 +131,29 @@ class Membership:
 
     # --- as time goes by
 
-    def tick(self, now_ms: int, snapshot_bytes: int, output: ReplicaOutput) -> None:
-        """To be called often."""
+    def tick(self, now_ms: int, snapshot: tuple[int, int], output: ReplicaOutput) -> None:
+        """To be called often. `snapshot`: bytes of one on its way here, and of the whole."""
         if self._changing is not None:
             self._changing.go_on(now_ms)
         elif self._paxos.role is Role.LEARNER:
-            self._report(now_ms, snapshot_bytes, output)
+            self._report(now_ms, snapshot, output)
         elif self._say_ms:
             self._say_ms = 0
             output.notices.append(f"this replica is a member of the group {self._paxos.configuration.cluster} now")
 
-    def _report(self, now_ms: int, snapshot_bytes: int, output: ReplicaOutput) -> None:
+    def _report(self, now_ms: int, snapshot: tuple[int, int], output: ReplicaOutput) -> None:
         if now_ms < self._report_ms:
             return
         self._report_ms = now_ms + REPORT_MS
-        applied = self._machine.applied
-        learning = Learning(applied, snapshot_bytes)
+        learning = Learning(self._machine.applied, *snapshot)
+        self._progress.heard(learning, now_ms)
         output.send_now += [(other, learning) for other in self.acquaintance.links(self._machine)]
         if now_ms >= self._say_ms:
-            what = f"{snapshot_bytes / 1e6:,.1f} MB of a snapshot are here" if snapshot_bytes else "catching up"
-            rate = max(0, applied - self._said) * 1000 // SAY_MS if self._say_ms else 0
-            if applied != self._said or not self._say_ms:
-                output.notices.append(f"not a member yet: {what}; {applied:,} entries are applied, {rate:,} a second")
-            self._say_ms, self._said = now_ms + SAY_MS, applied
+            if learning != self._said:
+                told = self._paxos.told
+                progress = self._progress.describe(told) if told else "asks the others how far they are"
+                output.notices.append(f"not a member yet: {progress}")
+            self._say_ms, self._said = now_ms + SAY_MS, learning
 
     def note(self, output: ReplicaOutput) -> None:
         """The machine has gone on: other links may be wanted."""

@@ -68,6 +68,8 @@ class SnapshotPart(NamedTuple):
     offset: int
     data: bytes
     last: bool
+    total: int = 0
+    """Bytes of the whole."""
 
 
 class Learning(NamedTuple):
@@ -75,6 +77,8 @@ class Learning(NamedTuple):
 
     applied: int
     snapshot_bytes: int
+    snapshot_total: int = 0
+    """How many bytes that snapshot has."""
 
 
 class Ask(NamedTuple):

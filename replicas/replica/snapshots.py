@@ -90,12 +90,13 @@ class Fetching:
         self._source: int | None = None
         self._slot = 0
         self._offset = 0
+        self._total = 0
         self._due_ms = 0
 
     @property
-    def received(self) -> int:
-        """Bytes of the one on its way; 0 when there is none."""
-        return 0 if self._source is None else self._offset
+    def received(self) -> tuple[int, int]:
+        """Bytes of the one on its way: those that are here, and all. (0, 0) when there is none."""
+        return (0, 0) if self._source is None else (self._offset, self._total)
 
     def want(self, source: int, now_ms: int) -> list[tuple[int, PeerMessage]]:
         """Only the snapshot of `source` has what is needed next. Said again and again while it is so."""
@@ -116,6 +117,7 @@ class Fetching:
             self._source = None
             return [], []
         self._offset += len(part.data)
+        self._total = part.total
         work: list[SnapshotWork] = [KeepSnapshotPart(source, part)]
         if part.last:
             self._due_ms = now_ms + INSTALL_MS

@@ -15,7 +15,9 @@ from replicas.paxos.messages import Chosen
 from replicas.paxos.types import Configuration, Member, Role
 from replicas.replica.acquaintance import LATER, REMOVED
 from replicas.replica.admission import Admission
-from replicas.replica.changing import NEAR_ENTRIES, PARTNER_MS
+from replicas.replica.changing import NEAR_ENTRIES, PARTNER_MS, Pupil
+from replicas.replica.messages import Learning, SnapshotPart
+from replicas.replica.snapshots import Fetching
 from tests.replica.harness import Group
 
 
@@ -85,6 +87,33 @@ def test_nobody_votes_who_is_far_behind() -> None:
     assert said.startswith("replica 2 at r2 catches up: ")
     made.held.clear()
     made.until_done(leader, "add", "r2", b"r2")
+
+
+def test_progress_is_told_with_its_total_its_pace_and_what_is_left() -> None:
+    """An operator waits for it, and wants to know how long."""
+    pupil = Pupil(Learning(0, 0), 1000)
+    pupil.heard(Learning(0, 2_000_000, 12_000_000), 2000)
+    assert pupil.describe(90_000) == "fetches a snapshot: 2.0 of 12.0 MB, 2.0 MB a second, about 6 s left"
+    pupil.heard(Learning(0, 12_000_000, 12_000_000), 3000)
+    assert pupil.describe(90_000) == "loads a snapshot of 12.0 MB"
+    pupil.heard(Learning(50_000, 0), 3100)
+    pupil.heard(Learning(60_000, 0), 4000)
+    assert pupil.describe(90_000) == "catches up: 60,000 of 90,000 entries, 60,000 a second, about 1 s left"
+    pupil.heard(Learning(89_000, 0), 5000)
+    assert pupil.describe(90_000) == "has caught up with 89,000 entries"
+    assert Pupil(Learning(0, 0), 1000).describe(90_000) == "catches up: 0 of 90,000 entries, 0 a second"
+
+
+def test_a_fetched_snapshot_tells_how_much_of_it_is_here() -> None:
+    fetching = Fetching()
+    assert fetching.received == (0, 0)
+    fetching.want(1, 1000)
+    assert fetching.received == (0, 0)
+    fetching.came(1, SnapshotPart(7, b"", 0, bytes(10), False, 25), 0, 1000)
+    fetching.came(1, SnapshotPart(7, b"", 10, bytes(10), False, 25), 0, 1000)
+    assert fetching.received == (20, 25)
+    fetching.done()
+    assert fetching.received == (0, 0)
 
 
 def test_any_replica_may_be_asked() -> None:
