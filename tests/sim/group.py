@@ -15,6 +15,7 @@ from dthreading.wire import codec, messages
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Configuration, Timing
+from replicas.replica.admission import Admission
 from replicas.replica.core import Replica
 from replicas.replica.formation import Census, Formation
 from replicas.replica.messages import SnapshotPart
@@ -134,31 +135,37 @@ class GroupProgram:
         self._fetched = False
         self._to_send = []
         self._storage = storage = self._opened()
+        self.core = self._beginning(storage, now_ms)
+        return self.core
+
+    def _beginning(self, storage: Storage, now_ms: int) -> Replica | Forming:
+        """What this directory makes of its process."""
         self._formation = formation_of(storage, self._configuration, self.replica, now_ms)
         if self._formation.take().formed is None:
             self._seen["disk: an empty replica asks for its group"] += 1
-            self.core = Forming(self._formation, now_ms)
-            return self.core
+            return Forming(self._formation, now_ms)
+        return self._member(storage, Admission(self.replica, self._configuration, ()), now_ms)
+
+    def _member(self, storage: Storage, admission: Admission, now_ms: int) -> Replica:
+        """A replica that has its place in the group, as `daemon/running.py` makes one."""
         if storage.snapshot is not None:
             machine = Machine.restore(self._contents())
             assert machine.digest == storage.snapshot.digest, "a snapshot is not of the state that its header names"
         else:
-            machine = Machine(self._configuration)
+            machine = Machine(admission.genesis)
         durable = storage.recovered.durable
         if durable.doubtful:
             self._seen["disk: slots in doubt after a restart"] += 1
         paxos = Paxos(
-            replica=self.replica,
-            configuration=self._configuration,
+            replica=admission.replica,
+            configuration=admission.genesis,
             durable=durable,
             timing=self._timing,
             luck=self._luck.random,
             now_ms=now_ms,
         )
-        self.core = Replica(
-            paxos=paxos, machine=machine, namespace_term_ms=5_000, now_ms=now_ms, audit_ms=self.audit_ms
-        )
-        return self.core
+        beginning = {"now_ms": now_ms, "genesis": admission.genesis, "seeds": admission.seeds}
+        return Replica(paxos=paxos, machine=machine, namespace_term_ms=5_000, audit_ms=self.audit_ms, **beginning)
 
     def _opened(self) -> Storage:
         """The disk's storage, that of a formed group's replica, unless this is another disk than it was formed on."""
@@ -172,13 +179,17 @@ class GroupProgram:
         if storage.recovered.rot is not None:
             assert self.spoilt, storage.recovered.rot
             raise Gone(storage.recovered.rot)
+        self._set_up(storage)
+        return storage
+
+    def _set_up(self, storage: Storage) -> None:
+        """An empty directory is formatted. Simulated groups are formed before their worlds begin."""
         if storage.identity is None:
             storage.format(b"another life" if self._formed else self._own.incarnation)
         assert storage.identity is not None
         if storage.identity.formation is None and storage.identity.incarnation == self._own.incarnation:
             storage.form(formed_record(self._configuration))
             self._formed = True
-        return storage
 
     def lose_disk(self) -> None:
         """The directory is empty when it is opened next."""
@@ -268,13 +279,13 @@ class GroupProgram:
         self._to_send += self._formation.take().send
 
     def _from_client(self, core: Replica | Forming, source: int, message: ToReplica) -> None:
-        if isinstance(core, Forming):
+        if not isinstance(core, Replica):
             self._to_send.append((source, ConnectionEnded(message.connection)))
             return
         known = self._connections.get(message.connection)
         if known is None and message.count == 1:
             known = self._connections[message.connection] = _Connection(source)
-            self._say(message.connection, known, messages.Leader(core.leader_address))
+            self._greet(core, message.connection, known)
         if known is None or message.count != known.heard + 1:
             # Something before it is gone, with a crash of ours or a cut cable: a stream is broken then.
             self._seen["network: a client's connection is found to be half open"] += 1
@@ -283,6 +294,10 @@ class GroupProgram:
             return
         known.heard += 1
         core.client_said(message.connection, codec.decode(message.body), message.body)  # type: ignore[arg-type]
+
+    def _greet(self, core: Replica, connection: int, known: _Connection) -> None:
+        """What a Welcome says, as far as it is used here."""
+        self._say(connection, known, messages.Leader(core.leader_address))
 
     def drop(self, connection: int) -> bool:
         """That connection is no more, as far as this end knows; False when there was none."""
@@ -349,9 +364,13 @@ class GroupProgram:
                     data = storage.read_snapshot(offset, PART_BYTES)
                     last = offset + len(data) >= snapshot.size
                     part = SnapshotPart(snapshot.slot, snapshot.encode(), offset, data, last)
-                    self._to_send.append((replica, part))
+                    self._to_send.append((self._node_of(replica), part))
             case KeepSnapshotPart(part=part):
                 self._keep(core, storage, part)
+
+    def _node_of(self, replica: int) -> int:
+        """Where in the network that replica is."""
+        return replica
 
     def _keep(self, core: Replica, storage: Storage, part: SnapshotPart) -> None:
         if part.offset == 0:
