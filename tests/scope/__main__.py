@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Searches a whole small world: `python -m tests.scope paxos "ballots=2,slots=2,crashes=1"`, or `... bugs`.
 
-`lock "acquires=2,breaks=1"` is the other model. The fields are those of `replicas.Scope` and `clients.LockScope`; what
+`lock "acquires=2,breaks=1"` is the other model. The fields are those of `words.Scope` and `clients.LockScope`; what
 was searched to the end stands in `FINISHED` of agreement.py and mutual.py.
 
 A fault ends the search with the shortest way to it, in words, and the numbers that `--replay` takes. `bugs` plants each
@@ -21,7 +21,7 @@ from tests.scope import agreement, lock_bugs, mutual, paxos_bugs
 from tests.scope.clients import LockScope
 from tests.scope.exploring import Explorer
 from tests.scope.planting import Bug
-from tests.scope.replicas import Scope
+from tests.scope.words import Scope
 
 MODELS: dict[str, tuple[type, Callable[[Any], Explorer]]] = {
     "paxos": (Scope, agreement.explorer),

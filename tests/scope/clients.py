@@ -17,7 +17,7 @@ from dthreading.session.core import ClientSession
 from dthreading.wire import codec
 from dthreading.wire import messages as wire
 from dthreading.wire.messages import Lifetime, Status
-from tests.scope.exploring import Output, Process
+from tests.scope.places import Output, Process
 
 TTL_MS: Final = 10_000
 LAPSED: Final = 1e6

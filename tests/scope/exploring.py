@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every state that a few processes can reach, each once: breadth first, so the first fault found has a shortest way.
 
-A model is one `Process` for each place. A process is a live object with an inbox; it moves by an event of its own or by
-something out of its inbox, and what it says lands in the inboxes of others. Since a move depends on nothing but the
-process and its inbox, the shipping code is run once for each (object, event) that ever comes up, and the product of the
-processes, which is where the numbers are, is walked over small integers.
+A model is one `Process` for each place (places.py). A process is a live object with an inbox; it moves by an event of
+its own or by something out of its inbox, and what it says lands in the inboxes of others. The shipping code is run once
+for each (object, event), and the product of the processes, which is where the numbers are, is walked here over small
+integers.
+
+Where inboxes are sets that forget nothing, a move that changes no object, and only says something, is made at once and
+nothing else beside it: the state after it can do all that the state before it could (the same objects, every inbox at
+least as full, the same budgets left), so no fault can be reached from the one and not from the other. What is said then
+is not a step of its own: every state is closed under it.
 """
 
 from __future__ import annotations
@@ -13,181 +18,14 @@ import itertools
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any
 
-from tests.scope.freezing import fingerprint, restore, save
+from tests.scope.freezing import fingerprint
+from tests.scope.places import Addition, Move, Output, Place, Process
 
 BITS = 24
 """Of a packed state, for each process: 16 million different (object, inbox) pairs are more than memory holds."""
 _MASK = (1 << BITS) - 1
-
-LIVE_MAX = 4096
-"""Objects of a place that are kept to be looked at: what comes up together is near each other."""
-
-
-class Beyond(Exception):
-    """The move leads out of the scope: it is not made."""
-
-
-class Output(NamedTuple):
-    """What a process says in one move."""
-
-    target: int
-    message: Hashable
-
-
-class Process:
-    """One place of the model. The object is created, moved and judged here; the explorer only copies it."""
-
-    name: str
-    """For people."""
-
-    def start(self) -> Any:
-        """The object at the beginning."""
-        raise NotImplementedError
-
-    def empty(self) -> Hashable:
-        """The inbox at the beginning."""
-        raise NotImplementedError
-
-    def receive(
-        self, live: Any, inbox: Any, messages: Sequence[Hashable], idle: Callable[[Hashable], bool]
-    ) -> Hashable:
-        """The inbox after messages have come (or after the object has changed, without any).
-
-        What can have no effect any more need not be kept; `idle` says whether an event has none on the object as it is.
-        """
-        raise NotImplementedError
-
-    def choices(self, live: Any, inbox: Any) -> Iterator[tuple[Hashable, Hashable]]:
-        """Every move that is possible: (event, the inbox that it leaves)."""
-        raise NotImplementedError
-
-    def react(self, live: Any, event: Any) -> list[Output]:
-        """Makes the move. Raises Beyond, or AssertionError (and anything else) for what must not happen."""
-        raise NotImplementedError
-
-    def spent(self, live: Any) -> tuple[int, ...]:
-        """What it has used of each budget that all share."""
-        return ()
-
-    def facts(self, live: Any) -> Hashable:
-        """What the invariants over all processes look at."""
-        raise NotImplementedError
-
-    def restless(self, event: Hashable) -> bool:
-        """Whether the event is bound to happen: a state in which none is possible is at rest."""
-        return True
-
-    def words(self, event: Hashable) -> str:
-        """The event for people."""
-        return str(event)
-
-
-class _Addition:
-    """Messages that come to one place at once, and what that makes of each configuration of it."""
-
-    __slots__ = ("messages", "shifts", "target")
-
-    def __init__(self, target: int, messages: tuple[Hashable, ...]) -> None:
-        self.target = target
-        self.messages = messages
-        self.shifts: dict[int, int] = {}  # configuration -> what to add to the packed state
-
-
-class _Move(NamedTuple):
-    shift: int  # what to add to the packed state, besides what the additions say
-    outs: tuple[_Addition, ...]
-    price: int  # what it spends of the budgets, packed
-    restless: bool
-    event: Hashable
-    error: str
-
-
-P = TypeVar("P", bound=Process)
-
-
-class _Place(Generic[P]):
-    """One process, its objects and its configurations (object, inbox), numbered as they are met."""
-
-    def __init__(self, process: P) -> None:
-        self.process = process
-        self.saved: list[bytes] = []
-        self.spent: list[int] = []  # of each configuration
-        self.facts: list[int] = []  # of each configuration
-        self._spent_of: list[int] = []  # of each object
-        self._facts_of: list[int] = []  # of each object
-        self._numbers: dict[Hashable, int] = {}
-        self._fact_numbers: dict[Hashable, int] = {}
-        self.fact_values: list[Hashable] = []
-        self.reactions: dict[tuple[int, Hashable], tuple[int, list[Output], str]] = {}
-        self.configurations: list[tuple[int, Hashable]] = []
-        self._configuration_numbers: dict[tuple[int, Hashable], int] = {}
-        self.moves: list[list[_Move] | None] = []
-        self._live: dict[int, Any] = {}
-
-    def intern(self, live: Any) -> int:
-        key = fingerprint(live)
-        number = self._numbers.get(key)
-        if number is None:
-            number = self._numbers[key] = len(self.saved)
-            self.saved.append(save(live))
-            self._spent_of.append(sum(amount << 8 * index for index, amount in enumerate(self.process.spent(live))))
-            facts = self.process.facts(live)
-            fact = self._fact_numbers.setdefault(facts, len(self._fact_numbers))
-            if fact == len(self.fact_values):
-                self.fact_values.append(facts)
-            self._facts_of.append(fact)
-        return number
-
-    @property
-    def reached(self) -> set[Hashable]:
-        """The fingerprints of all objects that came up."""
-        return set(self._numbers)
-
-    def look(self, number: int) -> Any:
-        """The object of that number, to be looked at only."""
-        live = self._live.get(number)
-        if live is None:
-            if len(self._live) > LIVE_MAX:
-                self._live.clear()
-            live = self._live[number] = restore(self.saved[number])
-        return live
-
-    def receive(self, number: int, inbox: Hashable, messages: Sequence[Hashable]) -> int:
-        """The configuration when messages have come to the object of that number."""
-
-        def idle(event: Hashable) -> bool:
-            return self.react(number, event) == (number, [], "")
-
-        return self.configuration(number, self.process.receive(self.look(number), inbox, messages, idle))
-
-    def configuration(self, number: int, inbox: Hashable) -> int:
-        key = (number, inbox)
-        found = self._configuration_numbers.get(key)
-        if found is None:
-            found = self._configuration_numbers[key] = len(self.configurations)
-            self.configurations.append(key)
-            self.moves.append(None)
-            self.spent.append(self._spent_of[number])
-            self.facts.append(self._facts_of[number])
-        return found
-
-    def react(self, number: int, event: Hashable) -> tuple[int, list[Output], str]:
-        """(object after, what it says, what must not happen). The object is -1 where there is no such move."""
-        known = self.reactions.get((number, event))
-        if known is None:
-            live = restore(self.saved[number])
-            try:
-                outputs = self.process.react(live, event)
-            except Beyond:
-                known = (-1, [], "")
-            except Exception as error:
-                known = (-1, [], f"{type(error).__name__}: {error}")
-            else:
-                known = (self.intern(live), outputs, "")
-            self.reactions[number, event] = known
-        return known
 
 
 @dataclass(slots=True)
@@ -234,33 +72,34 @@ class Explorer:
         at_rest: Callable[[tuple[Any, ...]], None] | None = None,
         budgets: tuple[int, ...] = (),
     ) -> None:
-        self.places: list[_Place[Process]] = [_Place(process) for process in processes]
+        self.places: list[Place[Process]] = [Place(process) for process in processes]
         self._judge = judge
         self._at_rest = at_rest
         self._budgets = budgets
-        self._additions: dict[tuple[int, tuple[Hashable, ...]], _Addition] = {}
+        self._additions: dict[tuple[int, tuple[Hashable, ...]], Addition] = {}
         self._within: dict[int, bool] = {}
         self._parents: dict[int, int] = {}
         self._judged: set[tuple[int, ...]] = set()
         self.result = Result()
+        self._closes = all(process.forgets_nothing for process in processes)
 
     # --- moves of one place
 
-    def _moves(self, index: int, configuration: int) -> list[_Move]:
+    def _moves(self, index: int, configuration: int) -> list[Move]:
         place = self.places[index]
         moves = place.moves[configuration]
         if moves is None:
             moves = place.moves[configuration] = list(self._find_moves(index, place, configuration))
         return moves
 
-    def _find_moves(self, index: int, place: _Place[Process], configuration: int) -> Iterator[_Move]:
+    def _find_moves(self, index: int, place: Place[Process], configuration: int) -> Iterator[Move]:
         number, inbox = place.configurations[configuration]
         process = place.process
         seen = set()
         for event, left in list(process.choices(place.look(number), inbox)):
             after, outputs, error = place.react(number, event)
             if error:
-                yield _Move(0, (), 0, True, event, error)
+                yield Move(0, (), 0, True, event, error)
             if after < 0:
                 continue
             own = place.receive(after, left, ())
@@ -270,9 +109,43 @@ class Explorer:
             seen.add((own, outs))
             price = place.spent[own] - place.spent[configuration]
             shift = (own - configuration) << BITS * index
-            yield _Move(shift, outs, price, process.restless(event), event, "")
+            yield Move(shift, outs, price, process.restless(event), event, "")
 
-    def _outs(self, outputs: list[Output]) -> tuple[_Addition, ...]:
+    def _sayings(self, index: int, configuration: int) -> list[Move]:
+        """Those of its moves that only say something."""
+        place = self.places[index]
+        sayings = place.sayings[configuration]
+        if sayings is None:
+            moves = self._moves(index, configuration)
+            sayings = place.sayings[configuration] = [move for move in moves if move.only_says]
+            place.moves[configuration] = [move for move in moves if not move.only_says]
+        return sayings
+
+    def _closing(self, packed: int) -> Iterator[tuple[int, int, Move]]:
+        """Whatever can be said without any change is said: the state after each such move, who makes it, and which."""
+        state = self._unpack(packed)
+        growing = self._closes
+        while growing:
+            growing = False
+            for index, place in enumerate(self.places):
+                sayings = place.sayings[state[index]]
+                for move in self._sayings(index, state[index]) if sayings is None else sayings:
+                    before = packed
+                    for addition in move.outs:
+                        there = state[addition.target]
+                        grown = addition.shifts.get(there)
+                        packed += self._grow(addition, there) if grown is None else grown
+                    if packed != before:
+                        growing = True
+                        state = self._unpack(packed)
+                        yield packed, index, move
+
+    def _closed(self, packed: int) -> int:
+        for after, _, _ in self._closing(packed):
+            packed = after
+        return packed
+
+    def _outs(self, outputs: list[Output]) -> tuple[Addition, ...]:
         sorted_out: dict[int, list[Hashable]] = {}
         for target, message in outputs:
             sorted_out.setdefault(target, []).append(message)
@@ -281,11 +154,11 @@ class Explorer:
             key = (target, tuple(messages))
             addition = self._additions.get(key)
             if addition is None:
-                addition = self._additions[key] = _Addition(*key)
+                addition = self._additions[key] = Addition(*key)
             outs.append(addition)
         return tuple(outs)
 
-    def _grow(self, addition: _Addition, configuration: int) -> int:
+    def _grow(self, addition: Addition, configuration: int) -> int:
         target = addition.target
         place = self.places[target]
         number, inbox = place.configurations[configuration]
@@ -315,10 +188,10 @@ class Explorer:
         for place in self.places:
             live = place.process.start()
             start.append(place.configuration(place.intern(live), place.process.empty()))
-        first = self._pack(start)
+        first = self._closed(self._pack(start))
         self._parents[first] = -1
         frontier = [first]
-        fault: tuple[int, str, str] | None = self._look(first, start)
+        fault: tuple[int, str, str] | None = self._look(first, self._unpack(first))
         while frontier and fault is None and len(self._parents) < states_max:
             result.depth += 1
             following: list[int] = []
@@ -356,6 +229,7 @@ class Explorer:
         """Puts every new neighbour into `following`; (state, event, error) of what must not happen."""
         state = self._unpack(packed)
         parents = self._parents
+        closes = self._closes
         transitions = 0
         rests = True
         for index, place in enumerate(self.places):
@@ -375,6 +249,10 @@ class Explorer:
                 transitions += 1
                 if rests and restless:
                     rests = False
+                if key in parents:
+                    continue
+                if closes:
+                    key = self._closed(key)
                 if key not in parents:
                     parents[key] = packed
                     following.append(key)
@@ -422,16 +300,16 @@ class Explorer:
         numbers = []
         for state, after in itertools.pairwise(path):
             options = self._neighbours(state)
-            number = next(number for number, option in enumerate(options) if option[0] == after)
+            number = next(number for number, option in enumerate(options) if self._closed(option[0]) == after)
             numbers.append(number)
-            self.result.trace.append(self._sentence(*options[number][1:]))
+            self.result.trace.append(self._sentences(*options[number]))
         if event:
             self.result.trace.append(event)
         self.result.trace.append(f"FAULT {error}")
         self.result.fault = error
         self.result.replay = ".".join(map(str, numbers))
 
-    def _neighbours(self, packed: int) -> list[tuple[int, int, _Move]]:
+    def _neighbours(self, packed: int) -> list[tuple[int, int, Move]]:
         state = self._unpack(packed)
         found = []
         for index in range(len(self.places)):
@@ -446,7 +324,12 @@ class Explorer:
                 found.append((key, index, move))
         return found
 
-    def _sentence(self, index: int, move: _Move) -> str:
+    def _sentences(self, packed: int, index: int, move: Move) -> str:
+        """The move that led there, and what could be said then without a change."""
+        sayings = [self._sentence(index, move) for _, index, move in self._closing(packed)]
+        return "\n    then ".join([self._sentence(index, move), *sayings])
+
+    def _sentence(self, index: int, move: Move) -> str:
         said = [
             f"\n        to {self.places[addition.target].process.name}: {message}"
             for addition in move.outs
@@ -462,15 +345,16 @@ class Explorer:
             place.configuration(place.intern(live), place.process.empty())
             for place, live in zip(self.places, begun, strict=True)
         ]
-        state = self._pack(start)
+        state = self._closed(self._pack(start))
         for number in filter(None, replay.split(".")):
-            state, index, move = self._neighbours(state)[int(number)]
+            moved, index, move = self._neighbours(state)[int(number)]
+            state = self._closed(moved)
             place = self.places[index]
             place.process.react(begun[index], move.event)
             copied = place.look(place.configurations[self._unpack(state)[index]][0])
             same = fingerprint(begun[index]) == fingerprint(copied)
             assert same, "an object that was copied behaves in another way than one that was not"
-            yield self._sentence(index, move)
+            yield self._sentences(moved, index, move)
         facts = self._facts(self._unpack(state))
         fault = self._ask(self._judge, state, facts)
         for index, move in [] if fault is not None else self._faulty(state):
@@ -482,7 +366,7 @@ class Explorer:
             fault = self._ask(self._at_rest, state, facts)
         yield f"FAULT {fault[2]}" if fault is not None else "nothing wrong here"
 
-    def _faulty(self, packed: int) -> Iterator[tuple[int, _Move]]:
+    def _faulty(self, packed: int) -> Iterator[tuple[int, Move]]:
         for index, configuration in enumerate(self._unpack(packed)):
             for move in self._moves(index, configuration):
                 if move.error:

@@ -21,8 +21,8 @@ from replicas.replica.core import Replica
 from replicas.replica.leases import Leases
 from replicas.replica.messages import Forward
 from tests.scope.clients import LOG_PLACE, REPLICA_PLACES, ClientProcess, Lapsed, LockScope, Said
-from tests.scope.exploring import Output, Process
 from tests.scope.oracle import Oracle, View
+from tests.scope.places import Output, Process
 
 CONFIGURATION = Configuration("scope", 1, (Member(1, "one", b""), Member(2, "two", b"")), b"")
 FIRST = Ballot(1, 1)

@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tests.scope.clients import ClientFacts, ClientProcess, LockScope
-from tests.scope.exploring import Explorer, Process
+from tests.scope.exploring import Explorer
 from tests.scope.hosts import HostProcess, LogFacts, LogProcess
 from tests.scope.oracle import WAITS, WITHDRAWN
+from tests.scope.places import Process
 
 
 def judge(facts: tuple[Any, ...]) -> None:

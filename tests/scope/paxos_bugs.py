@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.scope.planting import Bug
-from tests.scope.replicas import Scope
+from tests.scope.words import Scope
 
 _PLAIN = Scope(ballots=2, slots=1, catching_up=False)
 _COMMANDS = Scope(ballots=2, slots=2, catching_up=False)
