@@ -29,18 +29,22 @@ class WatchedProgram(GroupProgram):
     def boot(self, now_ms: int) -> Any:
         core = super().boot(now_ms)
         if isinstance(core, Replica):
-            assert self._storage is not None
-            self._watch.kept[self.replica].found(self._storage.recovered.durable, spoilt=self.spoilt)
-            self._watch.machine(self.replica, core.machine)
-            install = core.snapshot_installed
-
-            def installed(slot: int, configuration: Any, chain: int, promised: Any, machine: Machine) -> None:
-                self._watch.kept[self.replica].said(promised)
-                self._watch.machine(self.replica, machine)
-                install(slot, configuration, chain, promised, machine)
-
-            core.snapshot_installed = installed  # type: ignore[method-assign]
+            self.watch_over(core)
         return core
+
+    def watch_over(self, core: Replica) -> None:
+        """It begins from what storage has found."""
+        assert self._storage is not None
+        self._watch.kept[self.replica].found(self._storage.recovered.durable, spoilt=self.spoilt)
+        self._watch.machine(self.replica, core.machine)
+        install = core.snapshot_installed
+
+        def installed(slot: int, configuration: Any, chain: int, promised: Any, machine: Machine) -> None:
+            self._watch.kept[self.replica].said(promised)
+            self._watch.machine(self.replica, machine)
+            install(slot, configuration, chain, promised, machine)
+
+        core.snapshot_installed = installed  # type: ignore[method-assign]
 
     def write(self, records: list[Any]) -> None:
         self._watch.kept[self.replica].wrote(records)
