@@ -53,6 +53,8 @@ class Inventory:
 
     def __init__(self, machine: Machine, audit: Audit) -> None:
         self.slot = machine.applied
+        self.is_whole = len(audit.objects) >= len(machine.registry.numbers)
+        """Whether it looks at all objects that there are."""
         self._names: dict[int, tuple[str, ...]] = {}
         self._images: dict[int, _Image] = {HEAD: _head(machine)}
         for id, handles in audit.sessions:
@@ -131,22 +133,22 @@ class Round:
         self._sessions: Iterator[tuple[int, tuple[int, ...]]] | None = None
         self._objects: Iterator[int] | None = None
 
-    def next(self, machine: Machine) -> Audit:
+    def next(self, machine: Machine, piece: int = PIECE) -> Audit:
         """The next piece. What has ended since the round began is skipped; what has come is there in the next round."""
-        return Audit(tuple(self._next_sessions(machine)), tuple(self._next_objects(machine)))
+        return Audit(tuple(self._next_sessions(machine, piece)), tuple(self._next_objects(machine, piece)))
 
-    def _next_sessions(self, machine: Machine) -> Iterator[tuple[int, tuple[int, ...]]]:
+    def _next_sessions(self, machine: Machine, piece: int) -> Iterator[tuple[int, tuple[int, ...]]]:
         if self._sessions is None:
             self._sessions = _pieces(machine)
         size = 0
         for id, handles in self._sessions:
             yield id, handles
             size += 1 + len(handles)
-            if size >= PIECE:
+            if size >= piece:
                 return
         self._sessions = None
 
-    def _next_objects(self, machine: Machine) -> Iterator[int]:
+    def _next_objects(self, machine: Machine, piece: int) -> Iterator[int]:
         if self._objects is None:
             self._objects = iter(list(machine.registry.numbers))
         count = 0
@@ -154,7 +156,7 @@ class Round:
             if number in machine.registry.numbers:
                 yield number
                 count += 1
-                if count >= PIECE:
+                if count >= piece:
                     return
         self._objects = None
 

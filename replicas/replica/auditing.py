@@ -6,6 +6,10 @@ All replicas apply the same log, so their states are equal, unless memory goes b
 deterministic. From time to time the leader puts an `Audit` into the log; every replica sends the digests of the parts
 that it names, as they are in that slot, to all others. A replica that a majority of the members is against takes no
 further part. Where there is no majority nobody can say who is wrong, and that is said.
+
+An object that is in use may have made its replica say something wrong before its turn came: then the digest of all
+answers differs, and its caller's session, and nothing is known of the object. That replica serves nobody from then on,
+and the leader goes round the whole state in large pieces, so that the object is named before the replica ends.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from replicas.machine.audit import FORM, Inventory, Round, digests
+from replicas.machine.audit import FORM, HEAD, PIECE, Inventory, Round, digests
 from replicas.machine.commands import Audit, codec
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
@@ -41,6 +45,18 @@ KEPT: Final = 8
 
 PATIENCE_MS: Final = 5_000
 """After so long those who have not told their account are not waited for any more."""
+
+HUNT_MS: Final = 30_000
+"""How long one that is known to be wrong waits for the object to be found; seconds suffice for 100,000."""
+
+HUNT_STEP_MS: Final = 100
+"""Between two audits meanwhile."""
+
+ACCOUNTS_MS: Final = 1_000
+"""Once everything was looked at, the accounts of the others are waited for so long."""
+
+HUNT_PIECE: Final = 8 * PIECE
+"""What one of them looks at: fifteen milliseconds' work."""
 
 NAMED_MAX: Final = 3
 """So many parts are named in one sentence."""
@@ -101,6 +117,11 @@ class Auditing:
     """
 
     def __init__(self, paxos: Paxos, audit_ms: int, now_ms: int) -> None:
+        self.doubted = False
+        """Whether this replica is known to be wrong, though not yet where: it must serve nobody."""
+        self._doubt = ""  # what is said if it is not found
+        self._unseen: dict[int, None] | None = None  # objects that nobody has compared since
+        self._hunt_until_ms = 0
         self._verdict = ""
         self._notices: list[str] = []
         self._now_ms = now_ms
@@ -112,6 +133,7 @@ class Auditing:
         self._open: deque[Inventory] = deque()
         self._slots: dict[int, _Slot] = {}
         self._told: set[int] = set()  # replicas that the log was told of
+        self._hunted: set[int] = set()  # those that were known to be wrong before it was known where
         self._doubted: set[tuple[int, ...]] = set()  # parts likewise
 
     # --- as the leader
@@ -119,18 +141,19 @@ class Auditing:
     def due(self, machine: Machine, now_ms: int) -> list[bytes]:
         """The audit that this leader is to propose now, if one is due."""
         since = machine.applied - self._last
+        hunts = now_ms < self._hunt_until_ms
         is_time = now_ms >= self._next_ms or since >= AUDIT_ENTRIES
-        if not self._audit_ms or self._open or not since or not is_time:
+        if not self._audit_ms or self._open or not (since or hunts) or not is_time:
             return []
-        self._next_ms = now_ms + self._audit_ms
+        self._next_ms = now_ms + (HUNT_STEP_MS if hunts else self._audit_ms)
         self._last = machine.applied
         alone = len(self._paxos.configuration.members) == 1 and not machine.roster.newcomers
-        return [] if alone else [codec.encode(self._round.next(machine))]
+        return [] if alone else [codec.encode(self._round.next(machine, HUNT_PIECE if hunts else PIECE))]
 
     def reign(self, now_ms: int) -> None:
         """It leads from now on: what an earlier leader has left to look at, nobody knows."""
         self._round = Round()
-        self._next_ms = now_ms + self._audit_ms
+        self._next_ms = now_ms if now_ms < self._hunt_until_ms else now_ms + self._audit_ms
 
     # --- as one of all
 
@@ -142,8 +165,18 @@ class Auditing:
     def begin(self, machine: Machine, audit: Audit) -> None:
         """The machine has just applied this."""
         self._last = machine.applied
+        if self.doubted:
+            self._note_seen(machine, audit)
         if len(self._open) < OPEN_MAX:
             self._open.append(Inventory(machine, audit))
+
+    def _note_seen(self, machine: Machine, audit: Audit) -> None:
+        """What was looked at since this replica is in doubt: when that is everything, there is nothing to wait for."""
+        unseen = machine.registry.numbers if self._unseen is None else self._unseen
+        seen = frozenset(audit.objects)
+        self._unseen = {number: None for number in unseen if number in machine.registry.numbers and number not in seen}
+        if not self._unseen:
+            self._hunt_until_ms = min(self._hunt_until_ms, self._now_ms + ACCOUNTS_MS)
 
     def work(self, output: ReplicaOutput, others: Iterable[int]) -> None:
         """A slice of the digests, if one is due; all others are told of them once they are there."""
@@ -169,6 +202,8 @@ class Auditing:
     def tick(self, now_ms: int) -> None:
         """Time has passed: some are not waited for any more."""
         self._now_ms = now_ms
+        if self.doubted and now_ms >= self._hunt_until_ms:
+            self._verdict = self._verdict or self._doubt
         for slot in self._slots.values():
             if slot.due_ms and now_ms >= slot.due_ms:
                 slot.due_ms = 0
@@ -193,12 +228,20 @@ class Auditing:
         accounts = {replica: digests(parts) for replica, parts in slot.accounts.items() if parts is not None}
         members = self._paxos.configuration.ids
         findings = compare(members, accounts)
-        if own in findings.wrong and not self._verdict:
-            self._verdict = _of_this(own, _named(findings.wrong[own], inventory), inventory.slot)
         for replica, parts in findings.wrong.items():
-            if replica != own and replica not in self._told:
+            is_found = max(parts) > HEAD or inventory.is_whole
+            names, number = _named(parts, inventory), inventory.slot
+            if not is_found and replica not in self._hunted:
+                self._hunted.add(replica)
+                self._hunt_until_ms = self._now_ms + HUNT_MS
+                self._next_ms = min(self._next_ms, self._now_ms)
+                if replica == own:
+                    self.doubted, self._doubt = True, _of_this(own, names, number)
+            elif is_found and replica == own:
+                self._verdict = self._verdict or _of_this(own, names, number)
+            elif is_found and replica not in self._told:
                 self._told.add(replica)
-                self._notices.append(_of_another(replica, _named(parts, inventory), inventory.slot))
+                self._notices.append(_of_another(replica, names, number))
         doubted = tuple(findings.undecided)
         if doubted and doubted not in self._doubted and (final or set(slot.accounts) >= set(members)):
             self._doubted.add(doubted)

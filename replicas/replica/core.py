@@ -101,7 +101,7 @@ class Replica(Confirming):
         match message:
             case wire.Query():
                 self._answer(connection, message)
-            case _ if self._learns:
+            case _ if self._learns or self._aside:
                 self._output.to_clients.append((connection, wire.MoveOn("this replica is not a member of the group")))
                 self._hang_up(connection, "")
             case wire.Open():
@@ -224,6 +224,8 @@ class Replica(Confirming):
         output.snapshot += self._cutting.work(self.machine, self.paxos)
         if self._auditing.busy:
             self._auditing.work(output, self.acquaintance.links(self.machine))
+            if self._auditing.doubted:
+                self._stand_aside()
         self._output = ReplicaOutput()
         return output
 

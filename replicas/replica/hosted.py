@@ -27,6 +27,7 @@ class Hosted:
         self._hosting = Hosting()
         self._output = ReplicaOutput()
         self._deletions = queries.Deletions()
+        self._aside = False  # it serves nobody any more
 
     @property
     def leader_address(self) -> str:
@@ -95,6 +96,17 @@ class Hosted:
 
     def _tell_all(self, message: ToClient) -> None:
         self._output.to_clients += [(connection, message) for connection in self._hosting.connections]
+
+    def _stand_aside(self) -> None:
+        """What this replica would answer is not to be believed: all its clients go to another one, and so does the
+        leadership.
+        """
+        if not self._aside:
+            self._aside = True
+            self._tell_all(wire.MoveOn("this replica is in doubt about its own state"))
+            for connection in tuple(self._hosting.connections):
+                self._hang_up(connection, "")
+            self.paxos.hand_over()
 
     def _turn_away(self, connection: int | None, rejection: wire.Rejected) -> None:
         if connection is not None:

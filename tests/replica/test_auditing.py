@@ -21,6 +21,7 @@ class Grown(Group):
         super().__init__(size)
         self.chief = self.leader()
         self.session = self.open(self.chief, 7)
+        self.clients = {7: (self.chief, self.session)}
         self.attach(self.chief, 7, self.session)
         self.number = 0
         self.call(1, "acquire", True, 1)
@@ -49,9 +50,11 @@ class Grown(Group):
         self.rest(span_ms)
 
     def rest(self, span_ms: int) -> None:
-        """Time passes, and the client is heard of."""
+        """Time passes, and the clients are heard of."""
         for _ in range(0, span_ms, 500):
-            self.say(self.chief, 7, wire.Keepalive(self.session, 1))
+            for connection, (replica, session) in self.clients.items():
+                if connection not in self.hung_up:
+                    self.say(replica, connection, wire.Keepalive(session, 1))
             self.pass_ms(500)
 
     def object(self, replica: int, name: str = "x") -> Replicated:
@@ -265,3 +268,58 @@ def test_a_mark_is_told_from_what_a_directory_says_otherwise() -> None:
     assert Mark.decode(mark.encode()) == mark
     for other in (None, b"", b"\x00", b"\x02...", b"\x80..."):
         assert Mark.decode(other) is None
+
+
+# --- an object that has done harm before its turn came ----------------------------------------------------------------
+
+
+def harmed(leads: bool) -> tuple[Grown, int]:
+    """Among so many objects that it takes several audits, one has answered wrongly in one replica; and that replica."""
+    group = Grown()
+    for number in range(3 * PIECE):
+        group.attach_to(10 + number, f"l{number}")
+    group.attach_to(5000, "late")
+    group.pass_ms(300)
+    victim = group.chief if leads else group.chief % 3 + 1
+    late = group.object(victim, "late")
+    late.owner, late.count = group.session, 1  # type: ignore[attr-defined]
+    group.call(5000, "acquire", False, 1)
+    group.pass_ms(300)
+    return group, victim
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_an_object_that_has_done_harm_is_looked_for(leads: bool) -> None:
+    """That replica is known to be wrong long before the round comes by the object: until then it serves nobody."""
+    group, victim = harmed(leads)
+    group.clients[9] = (victim, group.open(victim, 9))
+    group.rest(AUDIT_MS + 500)
+    assert not any(isinstance(message, wire.MoveOn) for message in group.said[9][:-1])
+    assert isinstance(group.said[9][-1], wire.MoveOn)
+    assert 9 in group.hung_up
+    group.say(victim, 11, wire.Open(b"late", 10_000, "test", "late"))
+    assert [type(message) for message in group.said[11]] == [wire.MoveOn], "nor anybody new"
+    if leads:
+        assert group.leader() != victim
+    group.pass_ms(3000)
+    verdicts = group.verdicts()
+    assert set(verdicts) == {victim}
+    assert "in Lock 'late' of namespace 'test'" in verdicts[victim]
+    others = [number for number in group.replicas if number != victim]
+    for other in others:
+        assert any("in Lock 'late' of namespace" in notice for notice in group.notices(other))
+
+
+def test_what_is_not_found_is_said_to_be_wrong_all_the_same() -> None:
+    """The object has gone meanwhile: only the answers differ, for ever."""
+    group, victim = harmed(leads=False)
+    late = group.object(victim, "late")
+    late.owner, late.count = None, 0  # type: ignore[attr-defined]
+    good = group.object(group.chief, "late")
+    for name in ("fence", "owner", "count", "thread"):
+        setattr(late, name, getattr(good, name))
+    group.rest(AUDIT_MS + 500)
+    assert group.replicas[victim]._auditing.doubted
+    group.pass_ms(5000)
+    verdict = group.verdicts()[victim]
+    assert "session" in verdict or "the answers that it has given so far" in verdict
