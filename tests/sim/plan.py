@@ -14,6 +14,10 @@ from typing import NamedTuple
 TROUBLE_US = 50_000_000
 """How long things go wrong: many leases, elections and snapshots."""
 
+CHANGING_SHARE = 0.22
+"""Of all worlds. Where members change there are more replicas, so those worlds are shorter."""
+CHANGING_TROUBLE_US = 25_000_000
+
 CALLS_A_SECOND = (6, 12, 25)
 """How much all clients of a world ask together, roughly. Each call costs the simulator the same, so a busier world is
 not a better one, only a denser; what finds faults is how calls and mishaps meet."""
@@ -21,6 +25,15 @@ not a better one, only a denser; what finds faults is how calls and mishaps meet
 
 class Mishap(NamedTuple):
     """Something that goes wrong at a moment. Whom it strikes depends on how things stand then, and on `seed`."""
+
+    name: str
+    at_us: int
+    kind: str
+    seed: int
+
+
+class Wish(NamedTuple):
+    """An operator sets out to change the members at a moment. How, depends on how things stand then, and on `seed`."""
 
     name: str
     at_us: int
@@ -49,18 +62,21 @@ class Plan(NamedTuple):
     snapshot_every: int
     clients: tuple[Part, ...]
     mishaps: tuple[Mishap, ...]
+    wishes: tuple[Wish, ...] = ()
+    """Where there are none, the members stay as they are."""
 
     def without(self, names: Collection[str]) -> Plan:
         """The same world with less in it."""
         return self._replace(
             clients=tuple(part for part in self.clients if part.name not in names),
             mishaps=tuple(mishap for mishap in self.mishaps if mishap.name not in names),
+            wishes=tuple(wish for wish in self.wishes if wish.name not in names),
         )
 
     @property
     def parts(self) -> list[str]:
         """The names of all that can be left out."""
-        return [mishap.name for mishap in self.mishaps] + [part.name for part in self.clients]
+        return [part.name for part in (*self.mishaps, *self.clients, *self.wishes)]
 
 
 class Menu(NamedTuple):
@@ -68,6 +84,9 @@ class Menu(NamedTuple):
 
     mishaps: dict[str, float]
     objects: dict[str, float]
+    wishes: dict[str, float] = {}  # noqa: RUF012 - never changed
+    """What operators may want, with its weight; and mishaps that strike only where members change."""
+    upsets: dict[str, float] = {}  # noqa: RUF012
 
 
 def drawn(
@@ -95,10 +114,11 @@ def drawn(
         clients=(),
         mishaps=(),
     )
-    return plan._replace(
+    plan = plan._replace(
         clients=_clients(seed, menu, some_clients if clients is None else clients),
         mishaps=_mishaps(seed, menu, trouble_us),
     )
+    return _with_changes(plan, menu, core_only=core_only)
 
 
 def _clients(seed: int, menu: Menu, count: int) -> tuple[Part, ...]:
@@ -128,3 +148,32 @@ def _mishaps(seed: int, menu: Menu, trouble_us: int) -> tuple[Mishap, ...]:
         (kind,) = luck.choices([*weights], [*weights.values()])
         mishaps.append(Mishap(f"m{len(mishaps)}", now_us, kind, luck.getrandbits(32)))
     return tuple(mishaps)
+
+
+def _with_changes(plan: Plan, menu: Menu, *, core_only: bool | None) -> Plan:
+    """In some worlds members come and go. These have chance of their own, so all others are what they would be."""
+    luck = random.Random(f"{plan.seed}/members")
+    if not menu.wishes or luck.random() >= CHANGING_SHARE or core_only:
+        return plan
+    trouble_us = min(plan.trouble_us, CHANGING_TROUBLE_US)
+    weights = {kind: weight * luck.choice((0.0, 1.0, 2.0)) for kind, weight in menu.wishes.items()}
+    weights = weights if any(weights.values()) else menu.wishes
+    wishes: list[Wish] = []
+    every_us = luck.choice((2_000_000, 5_000_000))
+    now_us = luck.randint(200_000, 3_000_000)
+    while now_us < trouble_us:
+        (kind,) = luck.choices([*weights], [*weights.values()])
+        wishes.append(Wish(f"w{len(wishes)}", now_us, kind, luck.getrandbits(32)))
+        now_us += luck.randint(1, 2 * every_us)
+    upsets: list[Mishap] = []
+    now_us = 0
+    while menu.upsets and (now_us := now_us + luck.randint(1, 4_000_000)) < trouble_us:
+        (kind,) = luck.choices([*menu.upsets], [*menu.upsets.values()])
+        upsets.append(Mishap(f"u{len(upsets)}", now_us, kind, luck.getrandbits(32)))
+    return plan._replace(
+        trouble_us=trouble_us,
+        core_only=False,
+        replicas=min(plan.replicas, 5),
+        mishaps=(*(mishap for mishap in plan.mishaps if mishap.at_us < trouble_us), *upsets),
+        wishes=tuple(wishes),
+    )

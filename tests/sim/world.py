@@ -51,24 +51,14 @@ class World:
         self.network = Network(kernel, weather, kernel.luck("network"))
         members = tuple(Member(i, f"r{i}", bytes([i])) for i in range(1, plan.replicas + 1))
         configuration = Configuration("simulated", 1, members, b"")
-        self.watch = Watch(kernel)
+        self.configuration = configuration
+        """The one that the group was formed with."""
+        self.watch = self._make_watch()
         self.programs: dict[int, GroupProgram] = {}
         self.hosts: dict[int, Host] = {}
         for member in members:
             luck = kernel.luck(f"replica {member.id}")
-            program = WatchedProgram(
-                self.watch,
-                member.id,
-                configuration,
-                luck,
-                timing=Timing(),
-                snapshot_every=plan.snapshot_every,
-                seen=kernel.seen,
-            )
-            self.programs[member.id] = program
-            self.hosts[member.id] = host = Host(kernel, self.network, member.id, program, luck)
-            host.rate = luck.choice((*RATES, luck.uniform(*RATES)))
-            host.died = partial(self._fell, host)
+            self._install(member.id, self._make_program(member.id, luck), luck)
         self.watch.hosts, self.watch.network = self.hosts, self.network
         self.fair_game = [*self.hosts.values()]
         """The replicas that mishaps may strike."""
@@ -80,6 +70,24 @@ class World:
         self.everyone: list[SimulatedClient] = []
         """Those who were killed, too."""
         self._parts: dict[SimulatedClient, Part] = {}
+
+    def _make_watch(self) -> Watch:
+        return Watch(self.kernel)
+
+    def _make_program(self, number: int, luck: random.Random) -> GroupProgram:
+        return WatchedProgram(self.watch, number, self.configuration, luck, **self._habits())
+
+    def _habits(self) -> dict[str, Any]:
+        """What all replicas have in common."""
+        return {"timing": Timing(), "snapshot_every": self.plan.snapshot_every, "seen": self.kernel.seen}
+
+    def _install(self, number: int, program: GroupProgram, luck: random.Random) -> Host:
+        """A machine for that program."""
+        self.programs[number] = program
+        self.hosts[number] = host = Host(self.kernel, self.network, number, program, luck)
+        host.rate = luck.choice((*RATES, luck.uniform(*RATES)))
+        host.died = partial(self._fell, host)
+        return host
 
     # --- a run
 
@@ -108,7 +116,7 @@ class World:
             self.kernel,
             self.network,
             1000 + len(self.everyone),
-            [*self.hosts, *([NOBODY] if self.kernel.luck(f"list {part.name}.{life}").random() < 0.15 else [])],
+            self._addresses(self.kernel.luck(f"list {part.name}.{life}")),
             ttl_ms=TTL_MS,
             name=f"{part.name}.{life}",
         )
@@ -121,6 +129,10 @@ class World:
                 workload = self.workloads[use] = workloads.workload(use, self.scene)
             for thread in workload.threads(client, self.kernel.luck(f"{client.name} {use}"), part.think_s):
                 client.spawn(thread)
+
+    def _addresses(self, luck: random.Random) -> list[int]:
+        """The replicas that a new client is told of."""
+        return [*self.hosts, *([NOBODY] if luck.random() < 0.15 else [])]
 
     def _strike(self, kind: str, luck: random.Random) -> None:
         if not self.scene.peace:
