@@ -31,7 +31,7 @@ FORM: Final = 1
 upgraded would be taken for the one that is wrong."""
 
 PIECE: Final = 256
-"""How many objects, and how many sessions and handles of sessions, one audit looks at: about two milliseconds' work."""
+"""How many objects, and how many sessions and handles of sessions, one audit looks at: about a millisecond's work."""
 
 HEAD: Final = 0
 """The key of the head. An object has its number, a session its id below zero."""

@@ -31,8 +31,8 @@ AUDIT_MS: Final = 10_000
 """How long after an audit the next one is due, if anything was applied since."""
 
 AUDIT_ENTRIES: Final = 4096
-"""After so many entries it is due sooner: a leader that is busy compares the more. A piece costs about two
-milliseconds, so that is half a microsecond an entry."""
+"""After so many entries it is due sooner: a leader that is busy compares the more. A piece costs about a
+millisecond, so that is a quarter of a microsecond an entry."""
 
 SLICE_BYTES: Final = 64 * 1024
 """How much of the images is digested in one turn of the loop: well under a millisecond."""
@@ -56,7 +56,7 @@ ACCOUNTS_MS: Final = 1_000
 """Once everything was looked at, the accounts of the others are waited for so long."""
 
 HUNT_PIECE: Final = 8 * PIECE
-"""What one of them looks at: fifteen milliseconds' work."""
+"""What one of them looks at: less than ten milliseconds' work."""
 
 NAMED_MAX: Final = 3
 """So many parts are named in one sentence."""
