@@ -43,6 +43,10 @@ class FrameDecoder:
         if self._broken is not None:
             raise ProtocolError(self._broken)
         buffer = self._buffer
+        if not buffer and len(data) > 4:
+            (size,) = _LENGTH.unpack_from(data)
+            if size == len(data) - 4 and size <= self.body_bytes_max:
+                return [bytes(data[4:])]  # one whole frame, as nearly always
         buffer += data
         bodies: list[bytes] = []
         position, end = 0, len(buffer)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon's event loop: asyncio's, with sockets that are served before asyncio hears of them.
 
-Of a replica's time most went to what asyncio does around each event: a handle and a context for every callback, and a
-second `epoll_wait` for the turn that follows a read. So connections are served inside `select`: whatever is ready is
-read and stepped in at once, and what `soon` was asked for follows when all of it is done, before the next wait. Timers,
-signals, threads and coroutines are asyncio's as ever; a connection cannot tell the difference.
+Of a replica's time most went to what asyncio does around each event: a handle and a context for every callback, a walk
+through its timers, and a second `epoll_wait` for the turn that follows a read. So connections are served inside
+`select`: whatever is ready is read and stepped in at once, what `soon` was asked for follows when all of it is done,
+and then comes the next wait, all that without asyncio until there is something for it. Timers, signals, threads and
+coroutines are asyncio's as ever; a connection cannot tell the difference.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import select
 import selectors
 import socket
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -31,33 +34,66 @@ UNREAD_BYTES_HIGH: Final = 64 * 1024
 """asyncio's own limit, until a connection sets another."""
 
 Protocol = asyncio.BufferedProtocol
-_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_READ: Final = select.EPOLLIN
+_WRITE: Final = select.EPOLLOUT
 
 
-class _Selector(selectors.DefaultSelector):
-    """Serves our own sockets while it selects, and tells asyncio of the rest."""
+class _Selector(selectors.EpollSelector):
+    """asyncio's own descriptors; and beside them our sockets, which are served while it waits."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._all = select.epoll()
+        """Our sockets, and all that is asyncio's as one of them."""
+        self._all.register(self.fileno(), _READ)
+        self._sockets: dict[int, Callable[[int], object]] = {}
         self.serving = False
+        self.wanted = False
+        """Whether asyncio has something to do."""
         self.due: deque[Callable[[], object]] = deque()
         self.crashed: Callable[[Exception], None]
 
+    def watch(self, descriptor: int, events: int, ready: Callable[[int], object]) -> None:
+        """Call `ready(events)` whenever some of them have happened, or the descriptor has broken."""
+        self._all.register(descriptor, events)
+        self._sockets[descriptor] = ready
+
+    def watch_for(self, descriptor: int, events: int) -> None:
+        """Other events than before."""
+        self._all.modify(descriptor, events)
+
+    def forget(self, descriptor: int) -> None:
+        """Watch it no more."""
+        del self._sockets[descriptor]
+        self._all.unregister(descriptor)
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        others = []
-        self.serving = True
+        due, sockets, poll, run = self.due, self._sockets, self._all.poll, self._run
+        until_s = None if timeout is None else monotonic() + timeout
+        self.serving, self.wanted = True, False
         try:
-            for event in super().select(timeout):
-                ready = event[0].data
-                if type(ready) is tuple:  # asyncio's own: a pair of handles
-                    others.append(event)
-                else:
-                    self._run(ready, event[1])
-            while self.due:
-                self._run(self.due.popleft())
+            while True:
+                for descriptor, events in poll(timeout):
+                    ready = sockets.get(descriptor)
+                    if ready is not None:
+                        run(ready, events)
+                    elif descriptor == self.fileno():
+                        self.wanted = True
+                    # Else it was closed a moment ago, by what another one brought.
+                while due:
+                    run(due.popleft())
+                if self.wanted:
+                    return super().select(0)
+                if until_s is not None:
+                    timeout = until_s - monotonic()
+                    if timeout <= 0:
+                        return []
         finally:
             self.serving = False
-        return others
+
+    def close(self) -> None:
+        self._all.close()
+        super().close()
 
     def _run(self, action: Callable[..., object], *arguments: int) -> None:
         try:
@@ -70,14 +106,14 @@ class Loop(asyncio.SelectorEventLoop):
     """asyncio's event loop with sockets of our own. TCP and Unix streams only, and no TLS."""
 
     def __init__(self) -> None:
-        self._sockets = _Selector()
-        super().__init__(self._sockets)
-        self._sockets.crashed = self._crashed
+        self.sockets = _Selector()
+        super().__init__(self.sockets)
+        self.sockets.crashed = self._crashed
 
     def soon(self, action: Callable[[], object]) -> None:
         """When everything that is ready now was served."""
-        if self._sockets.serving:
-            self._sockets.due.append(action)
+        if self.sockets.serving:
+            self.sockets.due.append(action)
         else:
             self.call_soon(action)
 
@@ -113,17 +149,21 @@ class Loop(asyncio.SelectorEventLoop):
             raise
         return Stream(self, made, protocol)
 
-    def watch(self, what: socket.socket, events: int, ready: Callable[[int], object]) -> None:
-        """Call `ready(events)` whenever some of them have happened."""
-        self._sockets.register(what, events, ready)
+    # Whatever gives asyncio something to do ends the wait.
 
-    def watch_for(self, what: socket.socket, events: int, ready: Callable[[int], object]) -> None:
-        """Other events than before."""
-        self._sockets.modify(what, events, ready)
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
+        self.sockets.wanted = True
+        return super().call_soon(callback, *args, context=context)
 
-    def forget(self, what: socket.socket) -> None:
-        """Watch it no more."""
-        self._sockets.unregister(what)
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        self.sockets.wanted = True
+        return super().call_at(when, callback, *args, context=context)
+
+    def stop(self) -> None:
+        self.sockets.wanted = True
+        super().stop()
 
     def _crashed(self, error: Exception) -> None:
         self.call_exception_handler({"message": "an error while a socket was served", "exception": error})
@@ -149,11 +189,11 @@ class Server:
             self._pause.cancel()
         if self._watched:
             self._watched = False
-            self._loop.forget(self._listening)
+            self._loop.sockets.forget(self._listening.fileno())
 
     def _watch(self) -> None:
         self._watched = True
-        self._loop.watch(self._listening, _READ, self._ready)
+        self._loop.sockets.watch(self._listening.fileno(), _READ, self._ready)
 
     def _ready(self, events: int) -> None:
         del events
@@ -187,6 +227,7 @@ class Stream(asyncio.Transport):
         "_reading",
         "_socket",
         "_unsent",
+        "_watched",
     )
 
     def __init__(self, loop: Loop, connected: socket.socket, protocol: Protocol) -> None:
@@ -205,7 +246,8 @@ class Stream(asyncio.Transport):
         self._lost = False
         if connected.family != getattr(socket, "AF_UNIX", None):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        loop.watch(connected, _READ, self._ready)
+        self._watched = 0
+        self._watch()
         protocol.connection_made(self)
 
     # --- asyncio.Transport
@@ -273,22 +315,29 @@ class Stream(asyncio.Transport):
     # --- the socket
 
     def _watch(self) -> None:
+        """Be told of what we wait for, and of nothing else."""
         if self._lost:
             return
         events = (_READ if self._reading and not self._closing else 0) | (_WRITE if self._unsent else 0)
-        known = self._loop._sockets.get_map().get(self._socket)  # noqa: SLF001
-        if known is None:
-            if events:
-                self._loop.watch(self._socket, events, self._ready)
+        former, self._watched = self._watched, events
+        sockets, descriptor = self._loop.sockets, self._socket.fileno()
+        if events == former:
+            return
+        if not former:
+            sockets.watch(descriptor, events, self._ready)
         elif events:
-            self._loop.watch_for(self._socket, events, self._ready)
+            sockets.watch_for(descriptor, events)
         else:
-            self._loop.forget(self._socket)
+            sockets.forget(descriptor)
 
     def _ready(self, events: int) -> None:
-        if events & _WRITE and not self._lost:
-            self._write_on()
-        if events & _READ and not self._closing and not self._lost:
+        if events != _READ:
+            # A connection that has broken is ready for everything: reading or writing tells what it is.
+            if events & ~_READ and self._watched & _WRITE and not self._lost:
+                self._write_on()
+            if not events & ~_WRITE:
+                return
+        if self._watched & _READ and not self._closing and not self._lost:
             self._read()
 
     def _read(self) -> None:
@@ -328,7 +377,7 @@ class Stream(asyncio.Transport):
             return
         self._lost = self._closing = True
         self._unsent.clear()
-        with contextlib.suppress(KeyError):
-            self._loop.forget(self._socket)
+        if self._watched:
+            self._loop.sockets.forget(self._socket.fileno())
         self._socket.close()
         self._loop.call_soon(self._protocol.connection_lost, error)

@@ -193,8 +193,9 @@ class Daemon(Entrance):
                     self.diverged(output.verdict)
                     break
                 self._send(core, output)
-                self.log.add(output.batch, output.persist, output.send_after_sync)
-                if not self.log.go(here=self._write_here) or not core.due:
+                if output.batch or output.send_after_sync:
+                    self.log.add(output.batch, output.persist, output.send_after_sync)
+                if not self.log.due or not self.log.go(here=self._write_here) or not core.due:
                     break
             else:
                 self._loop.call_soon(self._turn)

@@ -50,12 +50,14 @@ class Machine(Calls):
 
     # --- one entry --------------------------------------------------------------------------------------------------
 
-    def apply(self, entry: Entry) -> Effects:
-        """Every slot, once, in order."""
+    def apply(self, entry: Entry, call: Call | None = None) -> Effects:
+        """Every slot, once, in order. `call` is what the entry's value says, where somebody has read it already."""
         assert entry.slot == self.applied + 1, "the log is contiguous"
         self.applied = entry.slot
         self._effects = effects = Effects()
         match entry.kind:
+            case EntryKind.COMMAND if call is not None:
+                self._call(call)
             case EntryKind.COMMAND:
                 self._command(entry.value)
             case EntryKind.LEADS:

@@ -159,11 +159,18 @@ class Operation:
         """What is wrong with these arguments, if anything."""
         if not self.least <= len(arguments) <= self.most:
             return f"{self.name}() takes {self.least} to {self.most} arguments, not {len(arguments)}"
-        for position, (argument, allowed) in enumerate(zip(arguments, self.allowed, strict=False)):
+        for argument, allowed in zip(arguments, self.allowed, strict=False):
+            if allowed is not None and type(argument) not in allowed:
+                return self._of_another_type(arguments)
+        return None
+
+    def _of_another_type(self, arguments: tuple[Any, ...]) -> str:
+        """Which of them it is: said only where one is wrong, since counting them costs each call."""
+        for position, (argument, allowed) in enumerate(zip(arguments, self.allowed, strict=False), 1):
             if allowed is not None and type(argument) not in allowed:
                 names = " or ".join(sorted(one.__name__ for one in allowed))
-                return f"{self.name}(): argument {position + 1} is {type(argument).__name__}, not {names}"
-        return None
+                return f"{self.name}(): argument {position} is {type(argument).__name__}, not {names}"
+        raise AssertionError(arguments)
 
 
 @overload

@@ -31,8 +31,8 @@ class Confirming(Hosted, ABC):
         self._tenure: Tenure | None = None  # set while this replica leads and its LEADS is applied here
 
     @abstractmethod
-    def _submit(self, body: bytes, connection: int | None) -> None:
-        """Into the log with it."""
+    def _submit(self, body: bytes, connection: int | None, call: wire.Call | None = None) -> None:
+        """Into the log with it; `call` is what it says, if it is one."""
 
     @property
     def _leads(self) -> bool:
@@ -47,7 +47,7 @@ class Confirming(Hosted, ABC):
 
     def _read(self, reading: Reading) -> None:
         if not self.paxos.confirm(reading):
-            self._submit(reading.body, reading.connection)
+            self._submit(reading.body, reading.connection, reading.call)
 
     def _confirmed(self, token: object) -> None:
         tenure = self._tenure
@@ -67,7 +67,7 @@ class Confirming(Hosted, ABC):
     def _unconfirmed(self, token: object) -> None:
         """Leadership has gone: a read goes through the log, and a keepalive's client will send the next."""
         if isinstance(token, Reading):
-            self._submit(token.body, token.connection)
+            self._submit(token.body, token.connection, token.call)
 
     def _answer_reads(self) -> None:
         if self._tenure is None:

@@ -19,6 +19,7 @@ from dthreading.wire.messages import ToReplica
 from replicas.machine import commands
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
+from replicas.paxos.messages import MESSAGES
 from replicas.paxos.types import Ballot, Configuration, Entry, EntryKind, Role
 from replicas.replica import queries
 from replicas.replica.acquaintance import Acquaintance
@@ -45,6 +46,8 @@ from replicas.replica.output import ReplicaOutput, ServeSnapshot
 from replicas.replica.snapshots import Cutting, Fetching
 
 __all__ = ["Replica"]
+
+_OF_CONSENSUS: Final = frozenset(MESSAGES.values())
 
 LEADERLESS_MS: Final = 3000
 """Without a leader for this long (several elections' worth), a replica sends its clients on to the others."""
@@ -98,6 +101,9 @@ class Replica(Confirming):
 
     def client_said(self, connection: int, message: ToReplica, body: bytes) -> None:
         """A message of an authenticated client; `body` is its frame as it came, which goes into the log as it is."""
+        if type(message) is wire.Call and not self._learns:
+            self._called(connection, message, body)
+            return
         match message:
             case wire.Query():
                 self._answer(connection, message)
@@ -116,12 +122,20 @@ class Replica(Confirming):
                 self._keepalive(Vouching(None, message.session, message.beat, self._now_ms))
             case wire.CloseAtEnd():
                 self._hosting.link(connection).close_at_end = True
-            case wire.Call() | wire.Attach() if (code := self.machine.check(message)) is not None:
+            case wire.Attach() if (code := self.machine.check(message)) is not None:
                 self._refuse(connection, message, code)
-            case wire.Call() if self._tenure is not None and self.machine.is_read(message):
-                self._read(Reading(connection, message, body, self._proposed + len(self._to_propose)))
             case _:
                 self._submit(body, connection)
+
+    def _called(self, connection: int, call: wire.Call, body: bytes) -> None:
+        if call.session != self._hosting.link(connection).session:
+            self._hang_up(connection, f"it speaks for session {call.session}, which is not the connection's")
+        elif (code := self.machine.check(call)) is not None:
+            self._refuse(connection, call, code)
+        elif self._tenure is not None and self.machine.is_read(call):
+            self._read(Reading(connection, call, body, self._proposed + len(self._to_propose)))
+        else:
+            self._submit(body, connection, call)
 
     def client_gone(self, connection: int) -> None:
         """The connection has ended, by whichever side."""
@@ -132,6 +146,10 @@ class Replica(Confirming):
 
     def peer_said(self, source: int, message: PeerMessage) -> None:
         """A message of another replica of the group."""
+        if type(message) in _OF_CONSENSUS:
+            self.paxos.step(source, message)  # type: ignore[arg-type]
+            self._notice_reign()
+            return
         match message:
             case Forward(bodies=bodies):
                 if self._leads and self._streams.takes(source, message):
@@ -151,11 +169,9 @@ class Replica(Confirming):
                 self._members.said(source, message, self._now_ms, self._output)
             case Account():
                 self._auditing.heard(source, message)
-            case Census():
-                raise AssertionError("the shell's Formation hears those")
             case _:
-                self.paxos.step(source, message)
-                self._notice_reign()
+                assert not isinstance(message, Census), "the shell's Formation hears those"
+                raise AssertionError(message)
 
     def peer_linked(self, replica: int) -> None:
         """A new connection to that replica: what was passed on over the old one may be lost."""
@@ -246,9 +262,9 @@ class Replica(Confirming):
     def _submit_own(self, body: bytes) -> None:
         self._submit(body, None)
 
-    def _submit(self, body: bytes, connection: int | None) -> None:
+    def _submit(self, body: bytes, connection: int | None, call: wire.Call | None = None) -> None:
         """Into the log with it, by way of whoever leads."""
-        if not self._hosting.add(body, connection):
+        if not self._hosting.add(body, connection, call):
             return
         if connection is not None and self._hosting.link(connection).pending > PENDING_PER_CONNECTION_MAX:
             reason = f"more than PENDING_PER_CONNECTION_MAX = {PENDING_PER_CONNECTION_MAX} commands on their way"
@@ -269,7 +285,7 @@ class Replica(Confirming):
         self._informed.clear()
 
     def _apply(self, entry: Entry) -> None:
-        effects = self.machine.apply(entry)
+        effects = self.machine.apply(entry, self._hosting.call(entry.value))
         self._cutting.applied(len(entry.value))
         connection = self._forwarding.applied(entry.value, self._now_ms)
         self._spread(effects, connection)
@@ -298,7 +314,7 @@ class Replica(Confirming):
         tenure, self._tenure = self._tenure, None
         if tenure is not None:
             for reading in tenure.abandoned():
-                self._hosting.add(reading.body, reading.connection)
+                self._hosting.add(reading.body, reading.connection, reading.call)
         leader = self.paxos.leader
         self._leaderless_since_ms = self._now_ms if leader is None else None
         if leader is None:

@@ -9,8 +9,9 @@ command's own bytes, so a copy of something still on its way costs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
+
+from dthreading.wire.messages import Call
 
 __all__ = ["PENDING_PER_CONNECTION_MAX", "Hosting", "Link"]
 
@@ -19,15 +20,25 @@ PENDING_PER_CONNECTION_MAX: Final = 100_000
 up."""
 
 
-@dataclass(slots=True)
 class Link:
     """One client connection after its handshake."""
 
-    session: int | None = None
-    nonce: bytes | None = None
-    """Of the Open that is on its way."""
-    close_at_end: bool = False
-    pending: int = 0
+    __slots__ = ("close_at_end", "nonce", "pending", "session")
+
+    def __init__(self) -> None:
+        self.session: int | None = None
+        self.nonce: bytes | None = None
+        """Of the Open that is on its way."""
+        self.close_at_end = False
+        self.pending = 0
+
+
+class _Pending(NamedTuple):
+    """A command on its way."""
+
+    connection: int | None
+    call: Call | None
+    """What its bytes say, if that is known: so it need not be read once more when it is applied."""
 
 
 class Hosting:
@@ -38,11 +49,14 @@ class Hosting:
         self._connection_of_session: dict[int, int] = {}
         self._connection_of_nonce: dict[bytes, int] = {}
         # Invariant: insertion order is the order of arrival, so what is passed on again keeps each client's order.
-        self._pending: dict[bytes, int | None] = {}
+        self._pending: dict[bytes, _Pending] = {}
 
     def link(self, connection: int) -> Link:
         """The connection's state, made on first sight."""
-        return self._links.setdefault(connection, Link())
+        link = self._links.get(connection)
+        if link is None:
+            link = self._links[connection] = Link()
+        return link
 
     @property
     def connections(self) -> tuple[int, ...]:
@@ -99,23 +113,33 @@ class Hosting:
             del self._connection_of_nonce[link.nonce]
         return link
 
-    def add(self, body: bytes, connection: int | None) -> bool:
+    def add(self, body: bytes, connection: int | None, call: Call | None = None) -> bool:
         """Notes a command until it is applied. False when the same bytes are already on their way: they speak for this
         connection from now on.
         """
-        known = body in self._pending
-        if known:
-            self._discount(self._pending[body])
-        self._pending[body] = connection
+        known = self._pending.get(body)
+        if known is not None:
+            self._discount(known.connection)
+        self._pending[body] = _Pending(connection, call)
         if connection is not None:
             self.link(connection).pending += 1
-        return not known
+        return known is None
+
+    def call(self, body: bytes) -> Call | None:
+        """What these bytes say, if they are a call of a client of this replica."""
+        pending = self._pending.get(body)
+        return None if pending is None else pending.call
 
     def applied(self, body: bytes) -> int | None:
         """Apply has seen these bytes, wherever they came from. Returns the connection here that sent them, if any."""
-        connection = self._pending.pop(body, None)
-        self._discount(connection)
-        return connection if connection in self._links else None
+        pending = self._pending.pop(body, None)
+        if pending is None or pending.connection is None:
+            return None
+        link = self._links.get(pending.connection)
+        if link is None:
+            return None
+        link.pending -= 1
+        return pending.connection
 
     @property
     def pending(self) -> Iterator[bytes]:

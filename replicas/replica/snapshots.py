@@ -44,23 +44,27 @@ class Cutting:
     def __init__(self, slot: int) -> None:
         self.slot = slot
         """Of the newest durable snapshot."""
+        self.busy = False
+        """Whether one is being written, or is to be begun, so that another turn is wanted soon."""
         self._writing: _Writing | None = None
         self._entries = 0
         self._bytes = 0
-
-    @property
-    def busy(self) -> bool:
-        """Whether one is being written, or is to be begun, so that another turn is wanted soon."""
-        return self._writing is not None or self._entries >= ENTRIES or self._bytes >= LOG_BYTES
 
     def applied(self, size: int) -> None:
         """One more entry, with a value of `size` bytes, is in the log and not in a snapshot."""
         self._entries += 1
         self._bytes += size
+        if self._is_time:
+            self.busy = True
+
+    @property
+    def _is_time(self) -> bool:
+        return self._entries >= ENTRIES or self._bytes >= LOG_BYTES
 
     def restart(self, slot: int) -> None:
         """The state was exchanged for a snapshot of `slot`; whatever was being written is void."""
         self.slot = slot
+        self.busy = False
         self._writing = None
         self._entries = self._bytes = 0
 
@@ -80,6 +84,7 @@ class Cutting:
         if data:
             return [SnapshotChunk(data)]
         self._writing = None
+        self.busy = self._is_time
         return [FinishSnapshot(writing.slot)]
 
 

@@ -334,7 +334,7 @@ class GroupProgram:
     def _cut_often(self, cutting: Cutting) -> None:
         """Fifty thousand entries would be more than a simulated life: snapshots come sooner here."""
         if not cutting.busy and cutting._entries >= self._snapshot_every:
-            cutting._entries = 10**9
+            cutting.applied(10**9)
 
     def _snapshot(self, core: Replica, work: SnapshotWork) -> None:
         storage = self._storage

@@ -103,7 +103,8 @@ def test_a_call_on_a_handle_with_thousands_of_digits_breaks_nothing() -> None:
     call = wire.Call(session, 0, 1, 2**20_000, "acquire", (True, 1), False)
     with pytest.raises(ProtocolError):
         codec.decode(codec.encode(call))
-    group.say(leader, 7, call)
+    group.replicas[leader]._submit(codec.encode(call), 7)
+    group.settle()
     group.pass_ms(1000)
     assert len({replica.machine.digest for replica in group.replicas.values()}) == 1
 

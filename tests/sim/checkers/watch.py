@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dthreading.errors import ProtocolError
-from dthreading.wire.messages import Reply, Status
+from dthreading.wire.messages import Call, Reply, Status
 from replicas.machine import commands
 from replicas.machine.core import Effects, Machine
 from replicas.paxos.values import Entry, EntryKind
@@ -79,8 +79,9 @@ class Watch:
         """The machine that this replica runs from now on: the shipping one, which is watched."""
         apply = machine.apply
 
-        def watched(entry: Entry) -> Effects:
-            effects = apply(entry)
+        def watched(entry: Entry, call: Call | None = None) -> Effects:
+            assert call is None or commands.codec.decode(entry.value) == call, "the bytes say something else"
+            effects = apply(entry, call)
             self.applied(replica, machine, entry, effects)
             return effects
 
