@@ -237,6 +237,10 @@ class Auditing:
                 self._next_ms = min(self._next_ms, self._now_ms)
                 if replica == own:
                     self.doubted, self._doubt = True, _of_this(own, names, number)
+                    self._notices.append(
+                        f"what this replica has answered differs from the others, in {names}: it serves"
+                        " nobody while they look for the object that is wrong"
+                    )
             elif is_found and replica == own:
                 self._verdict = self._verdict or _of_this(own, names, number)
             elif is_found and replica not in self._told:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 
 from dthreading.wire import messages as wire
-from replicas.machine.audit import FORM, HEAD, PIECE
+from replicas.machine.audit import FORM, HEAD
 from replicas.objects.base import Replicated
+from replicas.replica import auditing
 from replicas.replica.auditing import AUDIT_ENTRIES, AUDIT_MS, KEPT, PATIENCE_MS, compare
 from replicas.replica.marks import Mark
 from replicas.replica.messages import Account, codec
@@ -70,6 +71,16 @@ class Grown(Group):
         return [notice for output in self.outputs[replica] for notice in output.notices]
 
 
+PIECE = 24
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audit looks at so little that a few objects take several."""
+    monkeypatch.setattr(auditing, "PIECE", PIECE)
+    monkeypatch.setattr(auditing, "HUNT_PIECE", 2 * PIECE)
+
+
 def sent(group: Group) -> int:
     """How many accounts were told so far, by all."""
     return sum(
@@ -112,6 +123,7 @@ def test_an_object_that_is_in_use_is_found_before_it_does_more_harm() -> None:
     assert "in Lock 'often' of namespace 'test'" in group.verdicts()[victim]
 
 
+@pytest.mark.usefixtures("small_pieces")
 def test_among_many_objects_it_is_found_when_the_round_comes_by() -> None:
     """A piece of them an audit, for each AUDIT_ENTRIES entries or AUDIT_MS."""
     group = Grown()
@@ -288,6 +300,7 @@ def harmed(leads: bool) -> tuple[Grown, int]:
     return group, victim
 
 
+@pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("leads", [True, False])
 def test_an_object_that_has_done_harm_is_looked_for(leads: bool) -> None:
     """That replica is known to be wrong long before the round comes by the object: until then it serves nobody."""
@@ -310,6 +323,7 @@ def test_an_object_that_has_done_harm_is_looked_for(leads: bool) -> None:
         assert any("in Lock 'late' of namespace" in notice for notice in group.notices(other))
 
 
+@pytest.mark.usefixtures("small_pieces")
 def test_what_is_not_found_is_said_to_be_wrong_all_the_same() -> None:
     """The object has gone meanwhile: only the answers differ, for ever."""
     group, victim = harmed(leads=False)
