@@ -114,7 +114,11 @@ class Dialer:
         """Takes in what calling threads have read that is not for them."""
         link = self.link
         if link is not None and link.broken is None and (link.inbox or link.spoiled):
-            self._take_in(link, session, clock, receive=False)
+            link.catching_up = True
+            try:
+                self._take_in(link, session, clock, receive=False)
+            finally:
+                link.catching_up = False
 
     def _take_in(self, link: Link, session: ClientSession | None, clock: Callable[[], float], *, receive: bool) -> None:
         try:

@@ -69,6 +69,8 @@ class Link:
         """Who reads."""
         self.inbox: deque[bytes] = deque()
         """Frames that a calling thread has read and that are not for it: the service thread's, before it reads on."""
+        self.catching_up = False
+        """The service thread is at them: what it has taken from `inbox` may not be done yet."""
         self._connector = Connector(Role.CLIENT, secret, os.urandom(16))
         self._decoder = FrameDecoder(HANDSHAKE_FRAME_BYTES_MAX)
         self._writing = _thread.allocate_lock()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dthreading.link import Link
     from dthreading.session import ClientSession, PendingCall
 
-__all__ = ["LINGER_S", "Keeper", "ReadRole", "give_up", "read_own"]
+__all__ = ["LINGER_S", "Keeper", "ReadRole", "give_up", "pry", "read_own"]
 
 LINGER_S: Final = 0.05
 """How long the service thread leaves an idle connection to callers: a call within that long of the last is cheap, and
@@ -43,7 +43,11 @@ READ_S: Final = 0.05
 only: that is what the service thread is for."""
 
 CROWD_S: Final = 0.05
-"""How long the service thread keeps the role after callers were in each other's way: to take turns costs more."""
+"""How long the service thread keeps the role after callers were in each other's way, since to hand it over costs more.
+Doubled each time that it was soon so again."""
+
+CROWD_S_MAX: Final = 1.0
+"""The most of that: a crowd may have gone for good."""
 
 STUCK_S: Final = 1.0
 """After this a caller that has the role will not come back to it: the connection is given up. See `dialing`."""
@@ -58,7 +62,7 @@ class ReadRole:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        """An RLock for one reason: a call inside another's turn finds out by it that this is so."""
+        """Never taken twice by one thread. An RLock since it knows its owner: a call inside another's turn asks it."""
         self.lock.acquire()
         self.ours = True
         """The service thread has it."""
@@ -66,6 +70,11 @@ class ReadRole:
         """Whose caller has it."""
         self.turns = 0
         """Counts callers' turns, so that one who looks sees whether there is progress."""
+
+    @property
+    def is_mine(self) -> bool:
+        """The calling thread has it, in a call that this one is inside of."""
+        return self.lock._is_owned()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001 - Condition's use of it
 
     def take(self) -> bool:
         """The service thread takes it; False: a caller has it."""
@@ -109,40 +118,42 @@ def read_own(
     if not role.lock.acquire(blocking=False):
         call.reading = None
         return False
-    if role.reader is not None:
-        _pry(link, role.reader)
-        call.reading = None
-        wake()
-        return False
     try:
         role.reader = call
         role.turns += 1
-        _read(link, call, clock, now, until)
+        _read(link, call, clock, wake, until)
     finally:
         _leave(link, call)
     session = call.session
     assert session is not None
-    if link.inbox or link.broken is not None or link.spoiled or session.in_flight():
+    if link.broken is not None or session.in_flight():
         wake()
     return True
 
 
-def _read(link: Link, call: PendingCall, clock: Callable[[], float], now: float, until: float) -> None:
+def _read(link: Link, call: PendingCall, clock: Callable[[], float], wake: Callable[[], None], until: float) -> None:
     parked_at = call.parked_at
     descriptor = link.fileno()
     if descriptor < 0:
         return
     poll = select.poll()
     poll.register(descriptor, _READABLE)
-    # An answer that came just before this turn has been read by whoever had the role, and is here already.
-    while not call.settled and call.parked_at is parked_at and link.broken is None and now < until:
-        if poll.poll((until - now) * 1000):
+    # An answer that came just before this turn has been read by whoever had the role. It is here, or in the service
+    # thread's hands: then the lock is where to wait. (In this order: the frames are taken, then what they say is done.)
+    if link.inbox or link.catching_up:
+        call.read_until = -1.0
+    while not call.settled and call.parked_at is parked_at and link.broken is None:
+        left = until - clock()
+        if left <= 0 or call.read_until <= 0:
+            return
+        if poll.poll(left * 1000):
             call.taking = True
             if link.role.reader is not call:
                 return
             _take(link, call, clock)
             call.taking = False
-        now = clock()
+            if link.inbox or link.spoiled:
+                wake()
 
 
 def _take(link: Link, call: PendingCall, clock: Callable[[], float]) -> None:
@@ -151,8 +162,12 @@ def _take(link: Link, call: PendingCall, clock: Callable[[], float]) -> None:
     for body in link.receive():
         try:
             message = decode(body)
-            if type(message) is Reply and session.answered(call, message, clock()):
-                continue
+            if type(message) is Reply:
+                if session.answered(call, message, clock()):
+                    continue
+                if call.lane is not None and (message.lane, message.number) == (call.lane.index, call.number):
+                    # Its own, and not to be taken here: the service thread will, and comes to the lock then.
+                    call.read_until = -1.0
         except ProtocolError:
             pass  # the service thread will meet it, too, and knows what to do
         link.inbox.append(body)
@@ -161,27 +176,28 @@ def _take(link: Link, call: PendingCall, clock: Callable[[], float]) -> None:
 def _leave(link: Link, call: PendingCall) -> None:
     """Nothing but the end of the connection may keep the role from others."""
     role = link.role
-    if role.reader is call:
-        if call.taking:
+    cut_short = call.taking
+    call.taking = True  # first: from here on a call inside of this one does not touch the role
+    if role.is_mine:
+        if cut_short:
             link.broken = link.broken or "reading was cut short"
-        call.taking = True  # a call inside of this will not touch the role
         role.reader = None
         role.lock.release()
     call.taking = False
     call.reading = None
 
 
-def _pry(link: Link, outer: PendingCall) -> None:
-    """A call inside the turn of another, on the same thread. The outer one cannot go on before this one is done, so it
-    loses the role; if it is in the middle of taking what came, the connection is of no more use.
+def pry(link: Link) -> None:
+    """For a call inside the turn of another, on the same thread. The outer one cannot go on before this one is done, so
+    it loses the role; if it is anywhere but asleep in poll, or nearly there, the connection is of no more use.
     """
     role = link.role
-    if outer.taking:
+    outer = role.reader
+    if outer is None or outer.taking:
         link.broken = link.broken or "a call was made inside the read of another, on the same thread"
     else:
         role.reader = None
         role.lock.release()
-    role.lock.release()
 
 
 def give_up(call: PendingCall) -> bool:
@@ -203,6 +219,7 @@ class Keeper:
     def __init__(self) -> None:
         self._answered_at = float("-inf")
         self._crowded_until = float("-inf")
+        self._crowd_s = CROWD_S
         self._turns = 0
         self._since = float("-inf")
         """When callers' turns were last seen to go on."""
@@ -215,13 +232,20 @@ class Keeper:
         waiting = 0 if session is None else session.in_flight()
         if role.turns != self._turns:
             self._turns, self._since = role.turns, now
-        if (waiting or now - self._since >= LINGER_S) and role.take():
+        if (waiting or now < self._crowded_until or now - self._since >= LINGER_S) and role.take():
             if waiting > 1:
-                self._crowded_until = now + CROWD_S
+                self.crowd(now)
             return True
         if now - self._since >= STUCK_S:
             link.broken = link.broken or "a thread did not come back from reading"
         return False
+
+    def crowd(self, now: float) -> None:
+        """Callers are in each other's way: one has read what others wait for, or leaves several waiting."""
+        if now >= self._crowded_until:
+            soon = now - self._crowded_until < self._crowd_s
+            self._crowd_s = min(2 * self._crowd_s, CROWD_S_MAX) if soon else CROWD_S
+            self._crowded_until = now + self._crowd_s
 
     def look_at(self, now: float) -> float:
         """When to look whether somebody reads."""

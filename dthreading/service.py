@@ -115,10 +115,14 @@ class Service:
     def wake(self) -> None:
         """The thread shall look."""
         if not self._woken:
-            self._woken = True
-            # Not there yet, or no more: there is nobody to wake. Full: it will wake.
-            with contextlib.suppress(OSError):
+            try:
+                self._woken = True
                 os.write(self._wake_write, b"!")
+            except OSError:
+                pass  # Not there yet, or no more: there is nobody to wake. Full: it will wake.
+            except BaseException:
+                self._woken = False  # or nobody else would wake it
+                raise
 
     def submit(self, call: PendingCall) -> None:
         """Begin this call."""
@@ -127,13 +131,13 @@ class Service:
     def read_own(self, call: PendingCall, most_s: float) -> bool:
         """Waits for the answer of `call` at the socket itself. False: somebody else reads; its lock is to wait at."""
         link = self.dialer.link
-        # What is not sent yet, or no more, is settled by the service thread alone, which would find nobody at the lock.
-        return (
-            link is not None
-            and call.sent
-            and self.threaded
-            and reading.read_own(link, call, self._clock, self.wake, most_s)
-        )
+        if link is None:
+            return False
+        if link.role.is_mine:
+            reading.pry(link)
+            self.wake()
+        # What is not sent yet may be settled by the service thread alone, which would find nobody at the lock.
+        return call.sent and reading.read_own(link, call, self._clock, self.wake, most_s)
 
     def interrupted(self, call: PendingCall) -> None:
         """Its caller was struck by an exception, at any step."""
@@ -217,7 +221,10 @@ class Service:
         self._woken = False
         self._obey()
         session = self.session
+        known = len(self._news)
         self.dialer.catch_up(session, self._clock)
+        if len(self._news) > known:
+            self._keeper.crowd(now)
         if session is not None:
             session.tick(now)
             self._reporter.report(session)
