@@ -376,3 +376,16 @@ def test_an_admission_is_told_from_a_formation() -> None:
     assert Admission.decode(admission.encode()) == admission
     for phase in (0, 1, 2):
         assert Admission.decode(bytes([phase]) + b"...") is None
+
+
+def test_a_stranger_that_is_believed_is_a_reason_for_a_turn() -> None:
+    """Nothing else comes of its introduction; and without a turn nobody would dial it."""
+    made, leader = group(3)
+    core = made.replicas[leader]
+    assert not core.due
+    core.acquaintance.met(9, "r9", core.machine)
+    assert core.due
+    links = core.take().links
+    assert links is not None
+    assert links[9] == "r9"
+    assert not core.due
