@@ -46,6 +46,9 @@ KEPT: Final = 8
 PATIENCE_MS: Final = 5_000
 """After so long those who have not told their account are not waited for any more."""
 
+LEAVE_MS: Final = 500
+"""How long one that is wrong stays, while its clients go elsewhere and another leads."""
+
 HUNT_MS: Final = 30_000
 """How long one that is known to be wrong waits for the object to be found; seconds suffice for 100,000."""
 
@@ -118,8 +121,10 @@ class Auditing:
 
     def __init__(self, paxos: Paxos, audit_ms: int, now_ms: int) -> None:
         self.doubted = False
-        """Whether this replica is known to be wrong, though not yet where: it must serve nobody."""
-        self._doubt = ""  # what is said if it is not found
+        """Whether this replica is known to be wrong: it must serve nobody."""
+        self._doubt = ""  # what is to be said of it at the end
+        self._is_found = False  # whether that names an object
+        self._end_ms = 0
         self._unseen: dict[int, None] | None = None  # objects that nobody has compared since
         self._hunt_until_ms = 0
         self._verdict = ""
@@ -176,7 +181,7 @@ class Auditing:
         seen = frozenset(audit.objects)
         self._unseen = {number: None for number in unseen if number in machine.registry.numbers and number not in seen}
         if not self._unseen:
-            self._hunt_until_ms = min(self._hunt_until_ms, self._now_ms + ACCOUNTS_MS)
+            self._end_ms = min(self._end_ms, self._now_ms + ACCOUNTS_MS)
 
     def work(self, output: ReplicaOutput, others: Iterable[int]) -> None:
         """A slice of the digests, if one is due; all others are told of them once they are there."""
@@ -202,8 +207,8 @@ class Auditing:
     def tick(self, now_ms: int) -> None:
         """Time has passed: some are not waited for any more."""
         self._now_ms = now_ms
-        if self.doubted and now_ms >= self._hunt_until_ms:
-            self._verdict = self._verdict or self._doubt
+        if self.doubted and now_ms >= self._end_ms:
+            self._verdict = self._doubt
         for slot in self._slots.values():
             if slot.due_ms and now_ms >= slot.due_ms:
                 slot.due_ms = 0
@@ -230,26 +235,32 @@ class Auditing:
         findings = compare(members, accounts)
         for replica, parts in findings.wrong.items():
             is_found = max(parts) > HEAD or inventory.is_whole
-            names, number = _named(parts, inventory), inventory.slot
             if not is_found and replica not in self._hunted:
                 self._hunted.add(replica)
                 self._hunt_until_ms = self._now_ms + HUNT_MS
                 self._next_ms = min(self._next_ms, self._now_ms)
-                if replica == own:
-                    self.doubted, self._doubt = True, _of_this(own, names, number)
-                    self._notices.append(
-                        f"what this replica has answered differs from the others, in {names}: it serves"
-                        " nobody while they look for the object that is wrong"
-                    )
-            elif is_found and replica == own:
-                self._verdict = self._verdict or _of_this(own, names, number)
+            if replica == own:
+                self._step_aside(_named(parts, inventory), inventory.slot, is_found=is_found)
             elif is_found and replica not in self._told:
                 self._told.add(replica)
-                self._notices.append(_of_another(replica, names, number))
+                self._notices.append(_of_another(replica, _named(parts, inventory), inventory.slot))
         doubted = tuple(findings.undecided)
         if doubted and doubted not in self._doubted and (final or set(slot.accounts) >= set(members)):
             self._doubted.add(doubted)
             self._notices.append(_undecided(sorted(accounts), len(members), findings.undecided, inventory))
+
+    def _step_aside(self, names: str, slot: int, *, is_found: bool) -> None:
+        """It is this one: it serves nobody from now on, and ends when that is arranged and it is known where."""
+        if not self.doubted:
+            self.doubted = True
+            self._end_ms = self._now_ms + HUNT_MS
+            self._notices.append(f"this replica serves nobody any more: it differs from the majority in {names}")
+        if is_found and not self._is_found:
+            self._is_found = True
+            self._end_ms = self._now_ms + LEAVE_MS
+        elif self._doubt:
+            return
+        self._doubt = _of_this(self._paxos.replica, names, slot)
 
 
 def _named(parts: list[int], inventory: Inventory) -> str:

@@ -103,6 +103,8 @@ def test_the_one_whose_memory_has_gone_bad_is_found_and_the_object_is_named(size
     group.later()
     verdicts = group.verdicts()
     assert set(verdicts) == {victim}
+    assert group.leader() != victim, "it has handed over before"
+    assert any(isinstance(message, wire.MoveOn) for message in group.said[7]) == leads
     assert (
         f"this replica, {victim}, differs from that of the majority in Lock 'x' of namespace 'test'" in verdicts[victim]
     )
