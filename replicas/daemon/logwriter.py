@@ -27,6 +27,10 @@ SLOW_S: Final = 0.002
 SLOW_FOR_S: Final = 5.0
 """How long after a slow sync the thread is used, so that one slow disk does not stall the loop again and again."""
 
+SLOW_FOR_TIMES: Final = 1000
+"""And at least so many times as long as that sync took: a disk that hangs for a second each ten minutes would else cost
+the leader its place each time."""
+
 
 class Log(Protocol):
     """The part of the storage that this file uses."""
@@ -76,7 +80,8 @@ class LogWriter:
         self._writing = False
         self.broken = False
         """Whether the disk has refused. Nothing is written after that."""
-        self._slow_until_s = 0.0
+        self.slow_until_s = 0.0
+        """Until then (by the loop's clock) the thread writes."""
         self._work: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -98,12 +103,11 @@ class LogWriter:
             self._next.records += records
         self._next.messages += messages
 
-    def go(self, *, here: bool) -> bool:
+    def go(self) -> bool:
         """Write what was added, unless a write is in flight: its end calls `synced`, and then `go` is due again.
 
-        Args:
-            here: write in the calling thread while the disk is fast. That saves two thread switches; right where nobody
-                waits for this loop meanwhile.
+        While the disk is fast it is written here, in the calling thread: two switches of threads and the wake-up of the
+        loop cost more than the sync itself, and what comes meanwhile waits in the sockets for the next one.
 
         Returns:
             whether a batch was made durable before the return.
@@ -115,7 +119,7 @@ class LogWriter:
         if self._log is None or not batch.records:
             self._done(batch)
             return True
-        if here and self._loop.time() >= self._slow_until_s:
+        if self._loop.time() >= self.slow_until_s:
             return self._write_here(batch)
         self._writing = True
         if self._thread is None:
@@ -139,8 +143,9 @@ class LogWriter:
             self._give_up(error)
             return False
         ended_s = self._loop.time()
-        if ended_s - began_s > SLOW_S:
-            self._slow_until_s = ended_s + SLOW_FOR_S
+        took_s = ended_s - began_s
+        if took_s > SLOW_S:
+            self.slow_until_s = ended_s + max(SLOW_FOR_S, SLOW_FOR_TIMES * took_s)
         self._done(batch)
         return True
 

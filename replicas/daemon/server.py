@@ -195,7 +195,7 @@ class Daemon(Entrance):
                 self._send(core, output)
                 if output.batch or output.send_after_sync:
                     self.log.add(output.batch, output.persist, output.send_after_sync)
-                if not self.log.due or not self.log.go(here=self._write_here) or not core.due:
+                if not self.log.due or not self.log.go() or not core.due:
                     break
             else:
                 self._loop.call_soon(self._turn)
@@ -224,12 +224,6 @@ class Daemon(Entrance):
             self._say_ready()
         # Before the disk: a leader's Accepts travel while it writes, and no heartbeat waits for a sync.
         self._outgoing.flush()
-
-    @property
-    def _write_here(self) -> bool:
-        """Whether to sync in the loop: a leader has better to do meanwhile; for others it saves two thread switches."""
-        assert self.core is not None
-        return len(self.core.paxos.configuration.members) == 1 or self.core.paxos.role != Role.LEADER
 
     def _synced(self, batch: int, messages: list[tuple[int, PeerMessage]]) -> None:
         assert self.core is not None

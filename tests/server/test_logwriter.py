@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,12 +43,14 @@ class Disk:
 
 
 class Bench:
-    def __init__(self, disk: Disk | None) -> None:
+    def __init__(self, disk: Disk | None, *, slow: bool = False) -> None:
         self.disk = disk
         self.synced: list[tuple[int, list]] = []
         self.failures: list[StorageFailed] = []
         self.changed = asyncio.Event()
         self.writer = LogWriter(disk, asyncio.get_running_loop(), self._synced, self._failed)
+        if slow:
+            self.writer.slow_until_s = math.inf
 
     def _synced(self, batch: int, messages: list) -> None:
         self.synced.append((batch, messages))
@@ -65,19 +69,19 @@ class Bench:
 def test_what_comes_during_a_sync_goes_in_the_next_one_together() -> None:
     async def story() -> None:
         disk = Disk()
-        bench = Bench(disk)
+        bench = Bench(disk, slow=True)
         disk.gate.clear()
         bench.writer.add(1, [1], [(2, "a")])
-        assert not bench.writer.go(here=False)
+        assert not bench.writer.go()
         bench.writer.add(2, [2], [(2, "b")])
         bench.writer.add(3, [3, 4], [(3, "c")])
-        assert not bench.writer.go(here=False)
+        assert not bench.writer.go()
         assert bench.synced == []
         disk.gate.set()
         await bench.until(lambda: len(bench.synced) == 1)
         assert bench.synced == [(1, [(2, "a")])]
         assert not bench.writer.idle
-        bench.writer.go(here=False)
+        bench.writer.go()
         await bench.until(lambda: len(bench.synced) == 2)
         assert bench.synced[1] == (3, [(2, "b"), (3, "c")])
         assert disk.durable == [[1], [2, 3, 4]]
@@ -92,16 +96,16 @@ def test_a_message_without_records_still_waits_for_the_batches_before_it() -> No
 
     async def story() -> None:
         disk = Disk()
-        bench = Bench(disk)
+        bench = Bench(disk, slow=True)
         disk.gate.clear()
         bench.writer.add(1, [1], [])
-        bench.writer.go(here=False)
+        bench.writer.go()
         bench.writer.add(0, [], [(2, "late")])
-        assert not bench.writer.go(here=False)
+        assert not bench.writer.go()
         assert bench.synced == []
         disk.gate.set()
         await bench.until(lambda: len(bench.synced) == 1)
-        assert bench.writer.go(here=False)
+        assert bench.writer.go()
         assert bench.synced[1] == (0, [(2, "late")])
         bench.writer.close()
 
@@ -116,11 +120,28 @@ def test_a_slow_disk_is_moved_to_the_thread(monkeypatch: pytest.MonkeyPatch) -> 
         disk = Disk()
         bench = Bench(disk)
         bench.writer.add(1, [1], [])
-        assert bench.writer.go(here=True), "fast so far: written before the return"
+        assert bench.writer.go(), "fast so far: written before the return"
         bench.writer.add(2, [2], [])
-        assert not bench.writer.go(here=True), "every sync counts as slow here"
+        assert not bench.writer.go(), "every sync counts as slow here"
         await bench.until(lambda: len(bench.synced) == 2)
         bench.writer.close()
+
+    asyncio.run(story())
+
+
+def test_the_longer_a_sync_took_the_longer_the_thread_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hangs now and then makes no heartbeat wait a second time."""
+
+    async def story() -> None:
+        bench = Bench(Disk())
+        for took_s, penalty_s in ((0.001, None), (0.003, logwriter.SLOW_FOR_S), (1.0, 1000.0)):
+            bench.writer.slow_until_s = 0.0
+            times = iter([10.0, 10.0, 10.0 + took_s])
+            monkeypatch.setattr(bench.writer, "_loop", SimpleNamespace(time=lambda times=times: next(times)))
+            bench.writer.add(bench.writer._next.number + 1, [1], [])
+            assert bench.writer.go()
+            until_s = 0.0 if penalty_s is None else 10.0 + took_s + penalty_s
+            assert bench.writer.slow_until_s == pytest.approx(until_s)
 
     asyncio.run(story())
 
@@ -130,12 +151,12 @@ def test_after_a_failed_sync_nothing_is_written_or_said(here: bool) -> None:
     async def story() -> None:
         disk = Disk()
         disk.error = StorageFailed("the disk is gone")
-        bench = Bench(disk)
+        bench = Bench(disk, slow=not here)
         bench.writer.add(1, [1], [(2, "a")])
-        assert not bench.writer.go(here=here)
+        assert not bench.writer.go()
         await bench.until(lambda: bool(bench.failures))
         bench.writer.add(2, [2], [(2, "b")])
-        assert not bench.writer.go(here=here)
+        assert not bench.writer.go()
         assert bench.synced == []
         assert disk.durable == []
         bench.writer.close()
@@ -147,7 +168,7 @@ def test_memory_only_is_durable_at_once() -> None:
     async def story() -> None:
         bench = Bench(None)
         bench.writer.add(1, [1], [(2, "a")])
-        assert bench.writer.go(here=False)
+        assert bench.writer.go()
         assert bench.synced == [(1, [(2, "a")])]
 
     asyncio.run(story())
