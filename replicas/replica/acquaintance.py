@@ -61,9 +61,13 @@ class Acquaintance:
         self.ruling_since = machine.applied
         self._seen = -1
 
+    def due(self, machine: Machine) -> bool:
+        """Whether `note` would find that there are other links to be had."""
+        return machine.roster.changes != self._seen
+
     def note(self, machine: Machine) -> bool:
         """The machine has gone on. Whether there are other links to be had now."""
-        if machine.roster.changes == self._seen:
+        if not self.due(machine):
             return False
         self._seen = machine.roster.changes
         for replica in [replica for replica in self._met if self._is_past(replica, machine)]:

@@ -250,7 +250,7 @@ class Replica(Confirming):
         """Whether `take` may have something to say. Much cheaper than to ask it, and never False when it would."""
         if self._leapt or self._to_propose or self.wants_turn or not self._output.is_empty:
             return True
-        return self.paxos.due or self._forwarding.due
+        return self.paxos.due or self._forwarding.due or self._members.due
 
     @property
     def wants_turn(self) -> bool:

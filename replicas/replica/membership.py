@@ -155,6 +155,11 @@ class Membership:
                 output.notices.append(f"not a member yet: {progress}")
             self._say_ms, self._said = now_ms + SAY_MS, learning
 
+    @property
+    def due(self) -> bool:
+        """Whether `note` has something to say."""
+        return not self._announced or self.acquaintance.due(self._machine)
+
     def note(self, output: ReplicaOutput) -> None:
         """The machine has gone on: other links may be wanted."""
         if self.acquaintance.note(self._machine) or not self._announced:
