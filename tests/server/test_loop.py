@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,72 @@ def test_soon_comes_after_all_that_was_ready_and_before_the_next_wait() -> None:
         await asyncio.sleep(0)
         assert outside == ["turn"]
         for pair in pairs:
+            pair.ours.transport.abort()
+            await pair.theirs.ended.wait()
+
+    assert run(story) == []
+
+
+@pytest.mark.parametrize("asked", ["an event", "a callback", "a timer", "another thread's callback"])
+def test_what_is_asked_of_asyncio_while_a_socket_is_served_ends_the_wait(asked: str) -> None:
+    """Nothing else happens afterwards, and the next timer is far away: without that it would be waited for."""
+
+    async def story(loop: Loop) -> None:
+        pair, happened = Pair(loop), asyncio.Event()
+        thread = threading.Thread(target=loop.call_soon_threadsafe, args=(happened.set,))
+        pair.ours.on_data = {
+            "an event": happened.set,
+            "a callback": lambda: loop.call_soon(happened.set),
+            "a timer": lambda: loop.call_later(0.001, happened.set),
+            "another thread's callback": thread.start,
+        }[asked]
+        pair.theirs.transport.write(b"!")
+        async with asyncio.timeout(60):
+            await happened.wait()
+        pair.ours.transport.abort()
+        await pair.theirs.ended.wait()
+
+    assert run(story) == []
+
+
+def test_sockets_that_are_always_ready_keep_no_timer_waiting() -> None:
+    async def story(loop: Loop) -> None:
+        pair, rung = Pair(loop), asyncio.Event()
+        for talker in (pair.ours, pair.theirs):
+            talker.on_data = lambda talker=talker: talker.transport.write(b"!")  # type: ignore[misc]
+        pair.ours.transport.write(b"!")
+        loop.call_later(0.01, rung.set)
+        async with asyncio.timeout(60):
+            await rung.wait()
+        assert len(pair.theirs.heard) > 1
+        pair.ours.transport.abort()
+        await pair.theirs.ended.wait()
+
+    assert run(story) == []
+
+
+def test_a_descriptor_that_is_used_again_at_once_is_not_taken_for_the_one_before() -> None:
+    """Of two that are ready, the first one's bytes end the second, and a new connection takes its number."""
+
+    async def story(loop: Loop) -> None:
+        pairs = [Pair(loop), Pair(loop)]
+        made: list[Pair] = []
+        for one, other in (pairs, pairs[::-1]):
+
+            def replace(other: Pair = other) -> None:
+                other.ours.transport.abort()
+                made.append(Pair(loop))
+
+            one.ours.on_data = replace
+        descriptors = {pair.ours.transport.get_extra_info("socket").fileno() for pair in pairs}
+        for pair in pairs:
+            pair.theirs.transport.write(b"!")
+        await pairs[0].until(lambda: made)
+        new = made[0]
+        assert {talker.transport.get_extra_info("socket").fileno() for talker in (new.ours, new.theirs)} & descriptors
+        new.theirs.transport.write(b"hello")
+        await new.until(lambda: new.ours.heard == b"hello")
+        for pair in (*pairs, *made):
             pair.ours.transport.abort()
             await pair.theirs.ended.wait()
 
