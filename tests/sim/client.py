@@ -34,7 +34,15 @@ class SimulatedClient:
     """One process with one session and several threads."""
 
     def __init__(
-        self, kernel: Kernel, network: Network, node: int, replicas: list[int], *, ttl_ms: int, name: str
+        self,
+        kernel: Kernel,
+        network: Network,
+        node: int,
+        replicas: list[int],
+        *,
+        ttl_ms: int,
+        name: str,
+        rate: float | None = None,
     ) -> None:
         self._luck = luck = kernel.luck(name)
         self.node = node
@@ -46,7 +54,8 @@ class SimulatedClient:
         self.calls = 0
         self._kernel = kernel
         self._ttl_ms = ttl_ms
-        self._rate = luck.choice((*RATES, luck.uniform(*RATES)))
+        drawn = luck.choice((*RATES, luck.uniform(*RATES)))
+        self._rate = drawn if rate is None else rate
         self._offset = luck.uniform(0, 1000)
         self._life = 0
         self._paused_until_us = 0

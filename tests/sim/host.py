@@ -276,6 +276,8 @@ class Host:
     def _begin_sync(self) -> None:
         self._syncing, self._unsynced = self._unsynced, []
         delay_us = evenly(self._luck, *self.sync_us)
+        if delay_us > SYNC_US[1]:
+            self.troubled_us = max(self.troubled_us, self._kernel.now_us + delay_us)
         if self.inline:
             self._paused_until_us = max(self._paused_until_us, self._kernel.now_us + delay_us)
         self._kernel.at(delay_us, self._end_sync, self._life)

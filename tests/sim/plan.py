@@ -62,6 +62,8 @@ class Plan(NamedTuple):
     snapshot_every: int
     clients: tuple[Part, ...]
     mishaps: tuple[Mishap, ...]
+    moments: tuple[int, ...] = ()
+    """When mishaps strike, those that are left out included: threads like to be at work then."""
     wishes: tuple[Wish, ...] = ()
     """Where there are none, the members stay as they are."""
 
@@ -114,9 +116,11 @@ def drawn(
         clients=(),
         mishaps=(),
     )
+    drawn_mishaps = _mishaps(seed, menu, trouble_us)
     plan = plan._replace(
         clients=_clients(seed, menu, some_clients if clients is None else clients),
-        mishaps=_mishaps(seed, menu, trouble_us),
+        mishaps=drawn_mishaps,
+        moments=tuple(mishap.at_us for mishap in drawn_mishaps),
     )
     return _with_changes(plan, menu, core_only=core_only)
 

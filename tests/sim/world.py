@@ -54,6 +54,8 @@ class World:
         self.configuration = configuration
         """The one that the group was formed with."""
         self.watch = self._make_watch()
+        self._at_the_edge = kernel.luck("clocks").random() < 0.5
+        """All replicas' clocks are as fast as they may be, and all clients' as slow: leases have no room to spare."""
         self.programs: dict[int, GroupProgram] = {}
         self.hosts: dict[int, Host] = {}
         for member in members:
@@ -64,9 +66,9 @@ class World:
         """The replicas that mishaps may strike."""
         self.core = self.fair_game
         """Those that are whole in the end, unless their data is gone."""
-        self.scene = workloads.Scene(kernel, whole=not plan.core_only)
+        self.scene = workloads.Scene(kernel, whole=not plan.core_only, moments=plan.moments)
         self.workloads: dict[str, workloads.Workload] = {}
-        self.clients: list[SimulatedClient] = []
+        self.clients = self.scene.clients
         self.everyone: list[SimulatedClient] = []
         """Those who were killed, too."""
         self._parts: dict[SimulatedClient, Part] = {}
@@ -86,6 +88,7 @@ class World:
         self.programs[number] = program
         self.hosts[number] = host = Host(self.kernel, self.network, number, program, luck)
         host.rate = luck.choice((*RATES, luck.uniform(*RATES)))
+        host.rate = RATES[1] if self._at_the_edge else host.rate
         host.died = partial(self._fell, host)
         return host
 
@@ -119,6 +122,7 @@ class World:
             self._addresses(self.kernel.luck(f"list {part.name}.{life}")),
             ttl_ms=TTL_MS,
             name=f"{part.name}.{life}",
+            rate=RATES[0] if self._at_the_edge else None,
         )
         self.clients.append(client)
         self.everyone.append(client)
