@@ -40,6 +40,8 @@ class Promptness:
         self._freshest_us = -1
         """When the latest of those calls began that were decided by the log and heard of."""
         self._looked_us = 0
+        self._goodbyes: list[tuple[WatchedClient, int, int, int]] = []
+        """Clients, their sessions, where they were connected, and when they said it."""
         self._seen_us: dict[CallName, int] = {}
         """When it was first seen that a call was withdrawn or abandoned, and had not come to its end."""
 
@@ -52,12 +54,59 @@ class Promptness:
             for client in self._watch.clients:
                 if client.alive and client.words.ready_us >= 0:
                     self._look(client)
+            self._goodbyes = [goodbye for goodbye in self._goodbyes if not self._is_over(*goodbye)]
+            self._look_at_the_silent()
+
+    def gave_up(self, client: WatchedClient) -> None:
+        """A client finds that the replica it is connected to does not take it up."""
+        assert self._watch.network is not None
+        began_us, weather = client.words.began_us, self._watch.network.weather
+        well_us = self._well_since_us(client, client.line.replica, client.words.began_us)
+        if well_us is not None and not weather.straggle and well_us <= began_us < self._freshest_us:
+            assert began_us < well_us + MENDING_US, (
+                f"{client.name} was not taken up by replica {client.line.replica}, though all is well since"
+                f" {well_us / 1e6:.3f} and others are answered that began at {self._freshest_us / 1e6:.3f}"
+            )
+
+    def said_goodbye(self, client: WatchedClient) -> None:
+        """It has ended its session properly, and its replica will hear of that."""
+        self._goodbyes.append((client, client.session.id, client.line.replica, self._watch.kernel.now_us))
+
+    def _is_over(self, client: WatchedClient, session: int, replica: int, said_us: int) -> bool:
+        """Whether that goodbye is done with: the session has ended, or something came between."""
+        watch = self._watch
+        assert watch.network is not None
+        host = watch.hosts[replica]
+        if session not in watch.reference.sessions or watch.network.troubled_us(client.node, replica) >= said_us:
+            return True
+        if host.well_since_us is None or host.well_since_us >= said_us:
+            return True
+        well_us = self._well_since_us(client, replica, said_us)
+        slow_us = 400 * watch.network.weather.delay_us[1] if watch.network.weather.straggle else 0
+        assert well_us is None or self._freshest_us < max(well_us + MENDING_US, said_us + GRACE_US) + slow_us, (
+            f"{client.name} said goodbye at {said_us / 1e6:.3f}, and session {session} lives on"
+        )
+        return False
+
+    def _look_at_the_silent(self) -> None:
+        """Whoever has said nothing for a lease, and a while, has none any more."""
+        watch, leader = self._watch, self._leader()
+        if leader is None or leader.well_since_us is None or watch.network is None or watch.network.weather.straggle:
+            return
+        steady_us = max(leader.well_since_us, watch.reign_us)
+        for session, (heard_us, ttl_us) in list(watch.streams.heard.items()):
+            if session not in watch.reference.sessions:
+                del watch.streams.heard[session]
+                continue
+            assert self._freshest_us < max(steady_us, heard_us) + 1.01 * ttl_us + MENDING_US, (
+                f"session {session} was heard of at {heard_us / 1e6:.3f}, and has not ended"
+            )
 
     def _look(self, client: WatchedClient) -> None:
         pending = [(running, call) for running in client._threads if (call := running.call) and call.sent]
         if not pending or client.line.connection != client.words.connection or client.session.over:
             return
-        well_us = self._well_since_us(client)
+        well_us = self._well_since_us(client, client.line.replica, client.words.ready_us)
         if well_us is None or self._freshest_us < well_us + MENDING_US:
             return
         assert self._watch.network is not None
@@ -99,18 +148,18 @@ class Promptness:
     def _first_seen_us(self, name: CallName) -> int:
         return self._seen_us.setdefault(name, self._watch.kernel.now_us)
 
-    def _well_since_us(self, client: WatchedClient) -> int | None:
+    def _well_since_us(self, client: WatchedClient, replica: int, least_us: int) -> int | None:
         """Since when nothing has been wrong with this client's way to the leader."""
-        watch, words = self._watch, client.words
-        host, leader = watch.hosts.get(client.line.replica), self._leader()
+        watch = self._watch
+        host, leader = watch.hosts.get(replica), self._leader()
         if host is None or leader is None or watch.network is None:
             return None
-        if host.well_since_us is None or watch.top - watch.applied_by(host.number) > BEHIND_MAX:
+        if host.well_since_us is None or watch.top - watch.applied_by(replica) > BEHIND_MAX:
             return None
-        moments = [host.well_since_us, leader.well_since_us, watch.reign_us, words.ready_us, client._paused_until_us]
-        moments.append(watch.network.troubled_us(client.node, host.number))
+        moments = [least_us, host.well_since_us, leader.well_since_us, watch.reign_us, client._paused_until_us]
+        moments.append(watch.network.troubled_us(client.node, replica))
         if host is not leader:
-            moments.append(watch.network.troubled_us(host.number, leader.number))
+            moments.append(watch.network.troubled_us(replica, leader.number))
         return max(moment for moment in moments if moment is not None) if None not in moments else None
 
     def _leader(self) -> Host | None:

@@ -41,6 +41,7 @@ class Words:
     def __init__(self, client: SimulatedClient) -> None:
         self.client = client
         self.connection = 0
+        self.began_us = -1
         self.ready_us = -1
         """When it was taken up: the first keepalive left. -1: not yet."""
         self.said: dict[bytes, int] = {}
@@ -66,26 +67,38 @@ class Streams:
 
     Args:
         applied: what a replica has applied, and 0 while it is down.
+        stands: whether something is left of an abandoned call.
 
     """
 
-    def __init__(self, applied: Callable[[int], int]) -> None:
+    def __init__(self, applied: Callable[[int], int], stands: Callable[[tuple[int, int, int]], bool]) -> None:
         self._applied = applied
+        self._stands = stands
         self._words: dict[bytes, Words] = {}
         """Whose word that is, of all that is in somebody's `said`."""
+        self.heard: dict[int, tuple[int, int]] = {}
+        """By session: when its client last said that it lives, and the lease that it has."""
         self._reads: set[bytes] = set()
         """Frames of calls that only read."""
+        self._unframed: list[PendingCall] = []
+        """Such calls whose frame is not made yet."""
 
     def asks(self, call: PendingCall) -> None:
         """A call has begun; if it goes to the log, its turn is kept."""
-        if call.manner is READ and call.frame:
-            self._reads.add(call.frame[4:])
+        if call.manner is READ:
+            self._unframed.append(call)
 
     def says(self, words: Words, connection: int, body: bytes, now_us: int) -> None:
         """The client's next word on that connection."""
         if connection != words.connection:
             self._begin(words, connection)
+            words.began_us = now_us
+        if self._unframed:
+            self._reads.update(call.frame[4:] for call in self._unframed if call.frame)
+            self._unframed = [call for call in self._unframed if not call.frame and not call.settled]
         tag = body[1]
+        if words.client.session.id:
+            self.heard[words.client.session.id] = now_us, words.client._ttl_ms * 1000
         if tag == _KEEPALIVE:
             applied = self._applied(words.client.line.replica)
             if words.ready_us < 0:
@@ -135,7 +148,8 @@ class Streams:
                 lane = session._lanes.get(word.lane)
                 assert lane is not None
                 call = lane.undo if word.undo else lane.pending
-                if call is None or call.number != word.number:
+                stands = word.undo and self._stands((word.session, word.lane, word.number))
+                if not stands and (call is None or call.number != word.number):
                     continue
             raise AssertionError(f"{words.client.name} came back, and did not say again {word}")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dthreading.session.calls import PendingCall
 from dthreading.wire.messages import Status
 from tests.sim.checkers.lock_models import Lock
+from tests.sim.checkers.models import Model
 from tests.sim.checkers.reference import MODELS, Reference, Said
 from tests.sim.checkers.signal_models import Semaphore
 from tests.sim.kernel import Kernel
@@ -37,7 +38,11 @@ ERRORS = {
     "join": frozenset({"tasks_lost"}),
     "action_done": frozenset({"runtime", "broken"}),
 }
-"""What each operation may raise, beside "gone" where the object is private. All else raises nothing."""
+"""What each operation may raise, beside "gone" where the object is private, and "mismatch" where others use its name.
+All else raises nothing."""
+
+
+SEMAPHORES = frozenset({"Semaphore", "BoundedSemaphore"})
 
 
 class Decided(NamedTuple):
@@ -70,6 +75,8 @@ class Told:
         self.beliefs: dict[Key, list[Belief]] = {}
         self.undone: set[CallName] = set()
         """Whose answer was taken back."""
+        self.to_undo: set[CallName] = set()
+        """Whose thread has gone, so that what it gives must be given back."""
         self.given_up: list[tuple[SimulatedClient, Ask, PendingCall]] = []
         self.told_slot = 0
         """The highest slot whose effect some thread has seen."""
@@ -130,8 +137,16 @@ class Told:
         """The thread was interrupted; what the call gave, or gives yet, is given back."""
         if ask.manner.hands_out and call.sent:
             self.given_up.append((client, ask, call))
+            if call.session is not None and call.lane is not None:
+                self.to_undo.add((call.session.id, call.lane.index, call.number))
         key = (ask.target.namespace, ask.target.name)
         self.beliefs[key] = [belief for belief in self.beliefs.get(key, []) if belief.call is not call]
+
+    def stands(self, name: CallName) -> bool:
+        """Whether something is left, or may still come, of a call whose thread has gone."""
+        decided = self.calls.get(name)
+        nothing = decided is not None and (decided.status == Status.ERROR or decided.value is False)
+        return name in self.to_undo and name not in self.undone and not nothing
 
     def _lost(self, ask: Ask, call: PendingCall) -> None:
         session = call.session
@@ -166,7 +181,7 @@ class Told:
         if call.status == Status.ERROR:
             allowed = ERRORS.get(ask.operation, frozenset())
             timed_out = call.withdrawn and value in {ask.manner.expired, "runtime"}
-            assert value in allowed or value == "gone" or timed_out, f"{ask} raised {value}"
+            assert value in allowed or value in {"gone", "mismatch"} or timed_out, f"{ask} raised {value}"
         elif ask.operation in {"acquire", "acquire_restore"} and value is not False:
             self._believes(client, session, ask, call)
         elif ask.operation == "wait" and ask.others:
@@ -230,13 +245,15 @@ class Told:
             return
         beliefs[:] = [b for b in beliefs if b.client.alive and b.session.holds(b.client.now())]
         model = self.reference.objects.get(key)
+        if beliefs and beliefs[0].call.target.kind in SEMAPHORES and (model is None or _counts_things(model)):
+            beliefs.clear()  # its permits are nobody's, so it may also be dropped and be made anew
         for belief in beliefs:
             name = f"{belief.client.name}, thread {belief.thread}, session {belief.session.id}"
             if isinstance(model, Lock):
                 held = model.holder is not None and model.holder[0] == belief.session.id
                 held = held and (model.kind == "Lock" or model.holder[1] == belief.thread)  # type: ignore[index]
                 assert held, f"{name} believes to hold {key}, which is {model.holder}'s"
-            elif isinstance(model, Semaphore) and not model.counts_things:
+            elif isinstance(model, Semaphore):
                 count = sum(other.session is belief.session for other in beliefs)
                 assert model.taken.get(belief.session.id, 0) >= count, f"{name} believes in a permit of {key}"
             else:
@@ -258,3 +275,7 @@ class Told:
         index_stands = ask.target.kind == "Barrier"
         assert nothing or index_stands or name in self.undone, f"{ask} was interrupted, and {decided} still stands"
         self.kernel.seen["interrupted, and nothing is left of it"] += 1
+
+
+def _counts_things(model: Model) -> bool:
+    return isinstance(model, Semaphore) and model.counts_things

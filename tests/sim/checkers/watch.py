@@ -52,8 +52,8 @@ class Watch:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.reference = Reference()
-        self.streams = Streams(self.applied_by)
         self.told = Told(kernel, self.reference)
+        self.streams = Streams(self.applied_by, self.told.stands)
         self.promptness = Promptness(self)
         self.black_box = BlackBox(kernel)
         self.log: list[Mark] = []

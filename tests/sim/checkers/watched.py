@@ -91,7 +91,18 @@ class WatchedClient(SimulatedClient):
                 watch.streams.acknowledged(words, message.beat, watch.told.answered)
             obey(message, session, now)
 
-        line._say, line._obey = says, hears  # type: ignore[method-assign]
+        def drops(session: Any, now: float, *, failed: bool = False, silently: bool = False) -> None:
+            if failed and line._dialing and now >= line._give_up_at and session is self.session:
+                watch.promptness.gave_up(self)
+            drop(session, now, failed=failed, silently=silently)
+
+        drop = line.drop
+        line._say, line._obey, line.drop = says, hears, drops  # type: ignore[method-assign]
+
+    def leave(self, *, closing: bool) -> None:
+        if not self.session.over and self.session.ready and not self._paused:
+            self._watch.promptness.said_goodbye(self)
+        super().leave(closing=closing)
 
     def _begin(self, running: Any) -> None:
         self._since[id(running)] = self._watch.told.asks(self, running.ask), self._kernel.now_us

@@ -162,29 +162,34 @@ def _at_replicas(world: World, luck: random.Random) -> None:
 
 
 def _fading(world: World, luck: random.Random) -> None:
-    """A client's words and their answers take longer and longer, and then nothing passes any more."""
+    """A client's words or their answers take longer and longer, and then nothing passes any more: just when the group
+    has vouched for it, or at any moment.
+    """
     client = any_client(world, luck)
-    slow = luck.randint(20_000, 400_000)
-    fades_us, fresh = luck.randint(slow, world.ttl_us), luck.random() < 0.4
+    slow = luck.choice((luck.randint(20_000, 150_000), luck.randint(150_000, 300_000), luck.randint(300_000, 480_000)))
+    last = luck.choice(("", "Alive", "Alive", "Opened", "Opened", "Resumed"))
+    fades_us = luck.randint(slow, world.ttl_us)
     if client is None:
         return
-    if fresh:
-        # So that it is the opening of a session that takes so long.
+    if last == "Opened":
+        # Replicas that take longer than a third of a second to open a session are given up.
+        slow = min(slow, 290_000)
         world.replace(client, client.kill)
         client = world.clients[-1]
-    ways = [(client.node, host) for host in world.hosts] + [(host, client.node) for host in world.hosts]
-    ways = luck.choice((ways, ways[len(world.hosts) :]))
-    world.network.give_weather(ways, Weather(delay_us=(slow // 2, slow)))
     faded = client
+    ways = [(host, client.node) for host in world.hosts]
+    if last != "Opened" and luck.random() < 0.7:
+        ways += [(client.node, host) for host in world.hosts]
+    world.network.give_weather(ways, Weather(delay_us=(slow * 3 // 4, slow)))
 
     def fall_silent(*_: int) -> None:
         if not world.scene.peace:
+            silence(world, [faded.node], [*world.hosts], int(luck.uniform(1.05, 1.8) * world.ttl_us))
             world.network.give_weather(ways, None)
-            silence_client(world, faded, luck)
 
-    if fresh and luck.random() < 0.7:
-        until_us = world.kernel.now_us + PATIENCE_US
-        world.network.lie_in_wait(Ambush("Opened", frozenset([client.node]), False, until_us, fall_silent))
+    if last:
+        ambush = Ambush(last, frozenset([client.node]), False, world.kernel.now_us + PATIENCE_US, fall_silent)
+        world.later(fades_us if last == "Alive" else 0, world.network.lie_in_wait, ambush)
         world.later(PATIENCE_US, world.network.give_weather, ways, None)
     else:
         world.later(fades_us, fall_silent)
@@ -193,5 +198,5 @@ def _fading(world: World, luck: random.Random) -> None:
 STRIKES: dict[str, tuple[float, Strike]] = {
     "ambush of clients": (3.0, _at_clients),
     "ambush of replicas": (2.0, _at_replicas),
-    "fading client": (1.5, _fading),
+    "fading client": (2.0, _fading),
 }

@@ -119,7 +119,7 @@ STRIKES: dict[str, tuple[float, Strike]] = {
     "ring": (0.7, _ring),
     "bridge": (0.7, _bridge),
     "swizzle": (0.5, _swizzle),
-    "mend": (4.0, _mend),
+    "mend": (8.0, _mend),
     "reset": (1.0, _reset),
     "late bytes": (0.7, _reset_late),
     "flaky links": (0.7, _flaky),

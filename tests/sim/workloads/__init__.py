@@ -7,16 +7,16 @@ so that their users meet.
 
 from __future__ import annotations
 
-from tests.sim.workloads.barriers import Gathering
+from tests.sim.workloads.barriers import Alone, Gathering, Pairs
 from tests.sim.workloads.base import Scene, Workload
 from tests.sim.workloads.conditions import Buffer, Meeting, PingPong
 from tests.sim.workloads.events import Signal
-from tests.sim.workloads.lifetimes import Automatic, Crowd, Handed
+from tests.sim.workloads.lifetimes import Automatic, Crowd, Handed, Misfits
 from tests.sim.workloads.locks import LockUse, NestedUse
 from tests.sim.workloads.mixed import Philosophers, Pipeline
 from tests.sim.workloads.parcels import LifoParcels, Parcels, PriorityParcels, SimpleParcels
 from tests.sim.workloads.queues import Goods
-from tests.sim.workloads.semaphores import PermitUse, SemaphoreUse, Tickets
+from tests.sim.workloads.semaphores import Excess, PermitUse, SemaphoreUse, Tickets
 
 __all__ = ["KINDS", "OBJECTS", "Scene", "Workload", "workload"]
 
@@ -29,8 +29,11 @@ KINDS: dict[str, type[Workload]] = {
     "semaphore": SemaphoreUse,
     "permits": PermitUse,
     "tickets": Tickets,
+    "excess": Excess,
     "event": Signal,
     "barrier": Gathering,
+    "pairs": Pairs,
+    "alone": Alone,
     "goods": Goods,
     "parcels": Parcels,
     "lifo": LifoParcels,
@@ -38,6 +41,7 @@ KINDS: dict[str, type[Workload]] = {
     "simple": SimpleParcels,
     "private": Handed,
     "automatic": Automatic,
+    "misfits": Misfits,
     "crowd": Crowd,
     "forks": Philosophers,
     "pipeline": Pipeline,
@@ -53,8 +57,11 @@ OBJECTS = {
     "semaphore:s": 0.2,
     "permits:t": 0.15,
     "tickets:k": 0.15,
+    "excess:x": 0.2,
     "event:e": 0.25,
-    "barrier:b": 0.25,
+    "barrier:b": 0.2,
+    "pairs:z": 0.1,
+    "alone:o": 0.05,
     "goods:g": 0.35,
     "parcels:q": 0.2,
     "lifo:l": 0.15,
@@ -62,6 +69,7 @@ OBJECTS = {
     "simple:i": 0.2,
     "private:v": 0.2,
     "automatic:u": 0.15,
+    "misfits:w": 0.15,
     "crowd:c": 0.15,
     "forks:h": 0.2,
     "pipeline:n": 0.15,

@@ -7,6 +7,7 @@ A check is about what a *user* could see: none looks into the replicas. The log 
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Generator, Iterable
 from typing import Any
 
@@ -22,6 +23,11 @@ def target(kind: str, name: str, *arguments: Any) -> calls.Target:
     return calls.Target("simulated", name, kind, arguments, Lifetime.NAMED)
 
 
+def padded(luck: random.Random, item: bytes) -> bytes:
+    """An item, now and then so long that it takes many sectors of a disk, and several messages fill a page."""
+    return item if luck.random() < 0.9 else item + b"." * luck.choice((400, 4_000, luck.randint(500, 12_000)))
+
+
 def lives(client: SimulatedClient, outcome: Outcome) -> bool:
     """Whether the client may use what that outcome gave it: else a proxy would raise LockLost without a call."""
     session = outcome.session
@@ -35,15 +41,26 @@ def insist(*asks: Ask) -> Generator[Ask, Outcome, None]:
             pass
 
 
+THINK_S_MAX = 10.0
+"""Nobody sleeps through the peace."""
+
+WORDS_PASSED = 0.15
+"""How often somebody else is told of what was done."""
+
+
 class Scene:
     """What every workload of one world may use."""
 
-    def __init__(self, kernel: Kernel, *, whole: bool = True) -> None:
+    def __init__(self, kernel: Kernel, *, whole: bool = True, moments: Iterable[int] = ()) -> None:
         self.kernel = kernel
         self.peace = False
         self.whole = whole
         """Whether peace will mend all: else a part of the threads never comes back, and nobody may count on them."""
+        self.clients: list[SimulatedClient] = []
+        """All processes that there are at present."""
+        self._moments = sorted(moments)
         self._numbers = 0
+        self._eyes: dict[tuple[SimulatedClient, str, str], calls.Target] = {}
 
     def busy(self) -> bool:
         """Whether new work is to be begun."""
@@ -58,6 +75,38 @@ class Scene:
         """What a thread calls itself; unlike all others."""
         self._numbers += 1
         return self._numbers
+
+    def thinks(self, luck: random.Random, think_s: float) -> Sleep:
+        """Mostly a long while and often next to nothing: that is how threads come to meet. Some of them wake at one
+        beat, so that they meet each other, and some when a mishap is about to strike, so that it finds them at work.
+        """
+        way, now_us = luck.random(), self.kernel.now_us
+        if way < 0.25:
+            return Sleep(luck.expovariate(1 / 0.01))
+        if way < 0.4:
+            beat_us = max(1, int(2 * think_s * 1e6))
+            return Sleep(min(THINK_S_MAX, (beat_us - now_us % beat_us + luck.randint(0, 20_000)) / 1e6))
+        if way < 0.6:
+            later_us = now_us + int(luck.uniform(0.3, 2.0) * think_s * 1e6)
+            index = bisect_right(self._moments, later_us)
+            if index < len(self._moments):
+                moment_us = max(now_us, self._moments[index] - luck.randint(-10_000, 60_000))
+                return Sleep(min(THINK_S_MAX, 2 * think_s, (moment_us - now_us) / 1e6))
+        return Sleep(min(THINK_S_MAX, luck.expovariate(1 / (1.4 * think_s))))
+
+    def pass_the_word(self, luck: random.Random, client: SimulatedClient, done: calls.Target, *reads: str) -> None:
+        """Somebody in another process hears of what was done here, by another way than the group, and looks at once."""
+        others = [other for other in self.clients if other is not client and other.alive]
+        if others and luck.random() < WORDS_PASSED:
+            other = luck.choice(others)
+            other.spawn(self._look(other, done, luck.choice(reads)))
+
+    def _look(self, client: SimulatedClient, done: calls.Target, read: str) -> Thread:
+        key = (client, done.namespace, done.name)
+        seen = self._eyes.get(key)
+        if seen is None:
+            seen = self._eyes[key] = calls.Target(done.namespace, done.name, done.kind, done.arguments, done.lifetime)
+        yield Ask(seen, read, (), calls.READ)
 
 
 class Workload:
@@ -86,17 +135,6 @@ class Workload:
 
     def check(self) -> None:
         """At the end of all; raises AssertionError for what can only be judged then."""
-
-
-THINK_S_MAX = 10.0
-"""Nobody sleeps through the peace."""
-
-
-def thinks(luck: random.Random, think_s: float) -> Sleep:
-    """Mostly a long while and often next to nothing: that is how threads come to meet."""
-    if luck.random() < 0.3:
-        return Sleep(luck.expovariate(1 / 0.01))
-    return Sleep(min(THINK_S_MAX, luck.expovariate(1 / (1.4 * think_s))))
 
 
 class Inside:

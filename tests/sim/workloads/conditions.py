@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable
 
 from dthreading.session import calls
 from tests.sim.client import Ask, Outcome, SimulatedClient, Sleep, Thread
-from tests.sim.workloads.base import Inside, Scene, Workload, lives, target, thinks
+from tests.sim.workloads.base import Inside, Scene, Workload, lives, target
 
 MORE_TURNS = 6
 """So often the game goes on in peace, by notifications alone: one that was lost before would end it."""
@@ -101,13 +101,14 @@ class Meeting(Workload):
         self.inside = Inside(f"room {name}")
 
     def threads(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Iterable[Thread]:
-        yield self._user(client, luck, think_s)
+        for _ in range(2):
+            yield self._user(client, luck, 1.5 * think_s)
 
     def _user(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         room = Room(self, client, "RLock", "meeting")
         me = object()
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             if not (yield from room.enter()):
                 continue
             assert room.held is not None
@@ -118,7 +119,7 @@ class Meeting(Workload):
                     continue
                 self.inside.enter(me, client, room.held)
             else:
-                yield from room.notify("meeting", luck.choice((1, -1)))
+                yield from room.notify("meeting", luck.choice((1, 2, -1)))
             self.inside.leave(me)
             yield from room.leave()
 
@@ -150,7 +151,7 @@ class Buffer(Workload):
         room = Room(self, client, "Lock", "not full", "not empty")
         mine, theirs = ("not full", "not empty") if makes else ("not empty", "not full")
         while not self._over(makes):
-            yield thinks(luck, think_s) if self.scene.busy() else Sleep(0.01)
+            yield self.scene.thinks(luck, think_s) if self.scene.busy() else Sleep(0.01)
             if not (yield from room.enter()):
                 continue
             while room.holds and not self._can(makes) and not self._over(makes):
@@ -190,7 +191,7 @@ class PingPong(Workload):
         room = Room(self, client, "RLock", "turn 0", "turn 1")
         over: Callable[[], bool] = lambda: not self.more  # noqa: E731 - it is asked in three places
         while not over():
-            yield thinks(luck, think_s) if self.scene.busy() else Sleep(0.01)
+            yield self.scene.thinks(luck, think_s) if self.scene.busy() else Sleep(0.01)
             if not (yield from room.enter()):
                 continue
             while room.holds and self.turn % 2 != parity and not over():

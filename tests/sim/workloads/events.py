@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from dthreading.session import calls
 from tests.sim.client import Ask, SimulatedClient, Sleep, Thread
-from tests.sim.workloads.base import Workload, insist, target, thinks
+from tests.sim.workloads.base import Workload, insist, target
 
 
 class Signal(Workload):
@@ -21,17 +21,19 @@ class Signal(Workload):
     def _signaller(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         event = target("Event", f"event {self.name}")
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             yield Ask(event, "set", (), calls.CHANGE)
+            self.scene.pass_the_word(luck, client, event, "is_set")
             yield Sleep(luck.choice((0.0, 0.0, 0.1, 1.0)))
             yield Ask(event, "clear", (), calls.CHANGE)
+            self.scene.pass_the_word(luck, client, event, "is_set")
         yield from insist(Ask(event, "set", (), calls.CHANGE))
 
     def _waiter(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         number = self.scene.thread_number()
         event = target("Event", f"event {self.name}")
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             if luck.random() < 0.25:
                 yield Ask(event, "is_set", (), calls.READ)
                 continue

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dthreading.session import calls
 from dthreading.wire.messages import Lifetime
 from tests.sim.client import Ask, SimulatedClient, Sleep, Thread
-from tests.sim.workloads.base import Scene, Workload, lives, thinks
+from tests.sim.workloads.base import Scene, Workload, lives
 
 NAMESPACES = 5
 """Few enough that clients meet in them, and so many that one is empty for a lease now and then."""
@@ -32,7 +32,7 @@ class Handed(Workload):
     def _user(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         number = self.scene.thread_number()
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             creates = not self._known or luck.random() < 0.3
             if creates:
                 self._made += 1
@@ -77,7 +77,7 @@ class Automatic(Workload):
     def _user(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         number = self.scene.thread_number()
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             namespace = f"{self.name} {luck.randrange(NAMESPACES)}"
             lifetime = luck.choice((Lifetime.AUTOMATIC, Lifetime.AUTOMATIC, Lifetime.NAMED))
             event = calls.Target(namespace, "module.event", "Event", (), int(Lifetime.AUTOMATIC))
@@ -91,6 +91,38 @@ class Automatic(Workload):
                     client.session.detach(proxy)
 
 
+class Misfits(Workload):
+    """One name for whatever comes: who finds there another kind, or other arguments, is told so and harms nobody."""
+
+    faces: tuple[tuple[str, tuple[int, ...]], ...] = (
+        ("Lock", ()),
+        ("Semaphore", (1,)),
+        ("Semaphore", (2,)),
+        ("Event", ()),
+    )
+
+    def threads(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Iterable[Thread]:
+        yield self._user(client, luck, think_s)
+
+    def _user(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
+        number = self.scene.thread_number()
+        while self.scene.busy():
+            yield self.scene.thinks(luck, 1.5 * think_s)
+            kind, arguments = luck.choice(self.faces)
+            lifetime = luck.choice((Lifetime.AUTOMATIC, Lifetime.PRIVATE))
+            thing = calls.Target("simulated", f"misfit {self.name}", kind, arguments, int(lifetime))
+            if kind == "Event":
+                outcome = yield Ask(thing, luck.choice(("set", "clear")), (), calls.CHANGE)
+            else:
+                outcome = yield Ask(thing, "acquire", (False, number), calls.TRY_ACQUIRE)
+                yield Sleep(luck.choice((0.0, 0.3, 1.0)))
+                if outcome.how == "ok" and outcome.value is not False and lives(client, outcome):
+                    given = (1,) if kind == "Semaphore" else (outcome.value,)
+                    yield Ask(thing, "release", given, calls.CHANGE if kind == "Semaphore" else calls.RELEASE)
+            self.scene.saw("misfit: another has that name", int(outcome.value == "mismatch"))
+            client.session.detach(thing)
+
+
 class Crowd(Workload):
     """Many short-lived threads, each with proxies of its own: lanes are borrowed and come back, handles grow."""
 
@@ -99,7 +131,7 @@ class Crowd(Workload):
 
     def _mother(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         while self.scene.busy():
-            yield thinks(luck, 3 * think_s)
+            yield self.scene.thinks(luck, 3 * think_s)
             for _ in range(luck.choice((2, 5, 9))):
                 client.spawn(self._child(client, luck.choice((0.0, 0.05))))
             self.scene.saw("crowd: threads were started")

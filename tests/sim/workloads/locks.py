@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from dthreading.session import calls
 from tests.sim.client import Ask, SimulatedClient, Sleep, Thread
-from tests.sim.workloads.base import Inside, Resource, Scene, Workload, lives, target, thinks
+from tests.sim.workloads.base import Inside, Resource, Scene, Workload, lives, target
 
 
 class LockUse(Workload):
@@ -27,7 +27,7 @@ class LockUse(Workload):
         lock = target("Lock", f"lock {self.name}")
         me = object()
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             manner, blocking = calls.ACQUIRE, True
             timeout = luck.choice((None, None, 0.01, 0.2))
             if luck.random() < 0.15:
@@ -37,6 +37,7 @@ class LockUse(Workload):
                 assert outcome.how in {"ok", "interrupted"}, outcome
                 continue
             fence = outcome.value
+            self.scene.pass_the_word(luck, client, lock, "locked", "holder")
             self.resource.granted(fence)
             self.inside.enter(me, client, outcome)
             read = self.resource.read(fence)
@@ -47,6 +48,7 @@ class LockUse(Workload):
             if lives(client, outcome):
                 released = yield Ask(lock, "release", (fence,), calls.RELEASE)
                 assert released.how in {"ok", "lost", "interrupted"} or released.value == "lock_lost", released
+                self.scene.pass_the_word(luck, client, lock, "locked", "holder")
                 continue
             self.scene.saw("lock: lost while it was held")
             if luck.random() < 0.5:
@@ -71,7 +73,7 @@ class NestedUse(Workload):
         lock = target("RLock", f"rlock {self.name}")
         me = object()
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             blocking = luck.random() < 0.8
             manner = calls.ACQUIRE if blocking else calls.TRY_ACQUIRE
             timeout = luck.choice((None, 0.1)) if blocking else None
@@ -79,8 +81,10 @@ class NestedUse(Workload):
             outcome = yield acquire
             if outcome.how != "ok" or outcome.value is False:
                 continue
+            self.scene.pass_the_word(luck, client, lock, "holder")
             depth = 1
             for _ in range(luck.choice((0, 0, 1, 2))):
+                client.interrupt_answers += luck.random() < 0.05
                 deeper = yield acquire
                 if deeper.how != "ok" or deeper.value is False or not lives(client, deeper):
                     break

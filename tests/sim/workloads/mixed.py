@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from dthreading.session import calls
 from tests.sim.client import Ask, Outcome, SimulatedClient, Sleep, Thread
-from tests.sim.workloads.base import Inside, Resource, Scene, Workload, lives, target, thinks
+from tests.sim.workloads.base import Inside, Resource, Scene, Workload, lives, target
 
 
 class Philosophers(Workload):
@@ -28,7 +28,7 @@ class Philosophers(Workload):
         number = self.scene.thread_number()
         butler = target("BoundedSemaphore", f"butler {self.name}", self.forks - 1)
         while self.scene.busy():
-            yield thinks(luck, 2 * think_s)
+            yield self.scene.thinks(luck, 2 * think_s)
             held: list[tuple[calls.Target, Outcome]] = []
             with_butler = luck.random() < 0.5
             if with_butler:
@@ -68,7 +68,7 @@ class Pipeline(Workload):
         number = self.scene.thread_number()
         into, out_of = self._ends()
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             yield Ask(into, "put", (True, b"x", None, number), calls.PUT, 0.5)
             yield Ask(out_of, "get", (True, number), calls.GET, 1.0)
 
@@ -77,7 +77,7 @@ class Pipeline(Workload):
         into, out_of = self._ends()
         lock = target("RLock", f"pipe {self.name} lock")
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             outcome = yield Ask(lock, "acquire", (True, number), calls.ACQUIRE)
             if outcome.how != "ok":
                 continue

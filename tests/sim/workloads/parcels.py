@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from dthreading.session import calls
 from tests.sim.client import Ask, Outcome, SimulatedClient, Sleep, Thread
-from tests.sim.workloads.base import Scene, Workload, insist, lives, target, thinks
+from tests.sim.workloads.base import Scene, Workload, insist, lives, padded, target
 
-CAPACITY = 4
+CAPACITY = 2
 
 
 class Parcels(Workload):
@@ -31,19 +31,22 @@ class Parcels(Workload):
 
     def threads(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Iterable[Thread]:
         yield self._producer(client, luck, think_s)
-        yield self._consumer(client, luck, think_s)
+        for _ in range(luck.choice((1, 2))):
+            yield self._consumer(client, luck, think_s)
         if luck.random() < 0.4:
             yield self._joiner(client, luck, think_s)
         yield self._closer()
 
     def _queue(self, generation: int | None = None) -> calls.Target:
         which = self.generation if generation is None else generation
-        return target(self.kind, f"{self.kind} {self.name} {which}", CAPACITY, False)
+        # Every other one redelivers what its takers have not done.
+        redelivers = (which + self.scene.kernel.seed) % 2 == 0
+        return target(self.kind, f"{self.kind} {self.name} {which}", CAPACITY, redelivers)
 
     def _producer(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         number = self.scene.thread_number()
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             generation, queue, way = self.generation, self._queue(), luck.random()
             if way < 0.05:
                 yield Ask(queue, "set_maxsize", (luck.choice((0, 1, CAPACITY)),), calls.CHANGE)
@@ -54,13 +57,14 @@ class Parcels(Workload):
                 if over.how == "ok" and self.generation == generation:
                     self.generation += 1
                 continue
-            item = b"parcel %d.%d" % (number, len(self._put))
+            item = padded(luck, b"parcel %d.%d" % (number, len(self._put)))
             self._put.add(item)
             waits = way < 0.8
             manner, patience = (calls.PUT, luck.choice((None, 0.2))) if waits else (calls.PUT_NOWAIT, None)
             arguments = (waits, item, luck.randrange(4) if self.kind == "PriorityQueue" else None, number)
             outcome = yield Ask(queue, "put", arguments, manner, patience)
             self._judge(outcome, "full", generation)
+            self.scene.pass_the_word(luck, client, queue, "qsize", "state")
         yield from self._close()
 
     def _closer(self) -> Thread:
@@ -78,7 +82,7 @@ class Parcels(Workload):
         number = self.scene.thread_number()
         while self.scene.busy():
             if luck.random() < 0.3:
-                yield thinks(luck, think_s)
+                yield self.scene.thinks(luck, think_s)
                 continue  # in peace nobody ends a queue that is followed by another so late
             generation, queue = self.generation, self._queue()
             waits = luck.random() < 0.9
@@ -89,9 +93,18 @@ class Parcels(Workload):
                 yield Sleep(0.05 if waits else 1.0)
                 continue
             self._take(outcome.value)
-            yield Sleep(luck.choice((0.0, 0.02, 0.3)))
-            if lives(client, outcome):
-                yield from self._done(queue, number)
+            held = [outcome]
+            while len(held) < 3 and luck.random() < 0.3:
+                more = yield Ask(queue, "get", (False, number), calls.GET_NOWAIT)
+                self._judge(more, "empty", generation)
+                if more.how != "ok":
+                    break
+                self._take(more.value)
+                held.append(more)
+            yield Sleep(luck.choice((0.0, 0.02, 0.3, 1.0)))
+            for one in held:
+                if lives(client, one):
+                    yield from self._done(queue, number)
 
     def _done(self, queue: calls.Target, number: int) -> Generator[Ask, Outcome, None]:
         done = yield Ask(queue, "task_done", (number,), calls.CHANGE)
@@ -101,7 +114,7 @@ class Parcels(Workload):
     def _joiner(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         number = self.scene.thread_number()
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             if not self.scene.busy():
                 break
             joined = yield Ask(self._queue(), "join", (number,), calls.JOIN)
@@ -154,7 +167,7 @@ class SimpleParcels(Workload):
     def _producer(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Thread:
         number = self.scene.thread_number()
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             self._made += 1
             yield self._put(b"%d" % self._made, number)
         yield from insist(self._put(PILL, number))
@@ -164,7 +177,7 @@ class SimpleParcels(Workload):
         queue = target("SimpleQueue", f"simple {self.name}")
         while True:
             if self.scene.busy():
-                yield thinks(luck, think_s / 2)
+                yield self.scene.thinks(luck, think_s / 2)
             patience = luck.choice((None, None, 0.5))
             outcome = yield Ask(queue, "get", (True, number), calls.GET, patience)
             if outcome.how == "ok" and outcome.value == PILL:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from dthreading.session import calls
 from tests.sim.client import Ask, SimulatedClient, Sleep, Thread
-from tests.sim.workloads.base import Scene, Workload, lives, target, thinks
+from tests.sim.workloads.base import Scene, Workload, lives, padded, target
 
 CAPACITY = 5
 
@@ -31,7 +31,8 @@ class Goods(Workload):
 
     def threads(self, client: SimulatedClient, luck: random.Random, think_s: float) -> Iterable[Thread]:
         yield self._producer(client, luck, think_s)
-        yield self._consumer(client, luck, think_s)
+        for _ in range(luck.choice((1, 2))):
+            yield self._consumer(client, luck, think_s)
 
     def gone(self, client: SimulatedClient) -> None:
         self._producers.discard(client)
@@ -45,9 +46,9 @@ class Goods(Workload):
         queue = target("Queue", f"goods {self.name}", CAPACITY, True)
         self._producers.add(client)
         while self.scene.busy():
-            yield thinks(luck, think_s)
+            yield self.scene.thinks(luck, think_s)
             self._made += 1
-            item = b"item %d" % self._made
+            item = padded(luck, b"item %d" % self._made)
             self.unknown.add(item)
             waits = luck.random() < 0.8
             manner, patience = (calls.PUT, luck.choice((None, 0.1))) if waits else (calls.PUT_NOWAIT, None)
@@ -55,6 +56,7 @@ class Goods(Workload):
             if outcome.how == "ok":
                 self.unknown.discard(item)
                 self.put.add(item)
+                self.scene.pass_the_word(luck, client, queue, "qsize", "state")
             elif outcome.how == "error":
                 assert outcome.value == "full", outcome
                 self.unknown.discard(item)
@@ -73,7 +75,8 @@ class Goods(Workload):
             self._take(item)
             # From here until task_done is applied the item comes again if this session ends.
             self.may_repeat[item] += 1
-            yield Sleep(luck.choice((0.0, 0.01, 0.3)))
+            self.scene.pass_the_word(luck, client, queue, "qsize", "state")
+            yield Sleep(luck.choice((0.0, 0.01, 0.3, 1.0)))
             if not lives(client, outcome):
                 continue
             self.perhaps_done.add(item)
