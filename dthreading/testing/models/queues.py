@@ -5,20 +5,24 @@ put(item, block, timeout), get(block, timeout), task_done(), join(), qsize(), em
 is_shutdown(), maxsize(), set_maxsize(n), shutdown(immediate). Items are compared by `==`.
 
 When a session ends, what it had taken comes back to the head: always what a get had taken whose caller never heard of
-it; with redelivery all that was taken and not done; without, perhaps a thread's last item, whose arrival the group need
-not have heard of. What does not come back is subtracted from the unfinished tasks, and the joiners hear TasksLost.
+it; with redelivery all that was taken and not done; without, perhaps any item whose arrival the group need not have
+heard of. That is heard with the next call that happens to go the way its answer came, which only the client knows, and
+surely with a `task_done()` of its thread. What does not come back is subtracted from the unfinished tasks, and the
+joiners hear TasksLost.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import insort
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import combinations
+from itertools import product
 from typing import Any, ClassVar, Final, NamedTuple
 
 from dthreading.testing.models.base import WHOLE, Answers, Calls, Model, ranked
 from dthreading.testing.models.ordering import order_of_items
-from dthreading.testing.recorded import Call, Error, Outcome, freeze
+from dthreading.testing.models.priorities import NoPriorityError, priority
+from dthreading.testing.recorded import UNDO, Call, Error, Outcome, freeze
 
 __all__ = ["LifoQueue", "PriorityQueue", "Queue", "SimpleQueue"]
 
@@ -27,18 +31,21 @@ HEAR: Final = "hears that tasks are lost"
 
 
 class Taken(NamedTuple):
-    """An item that a session which will end has taken, and not reported done."""
+    """An entry that somebody has taken who will end, or give the call up, and has not reported done."""
 
     session: str
     thread: str
     number: int
-    item: Any
+    entry: Any
+    arrived: bool = False
+    """The group has surely heard that it did."""
 
 
 class Stock(NamedTuple):
     """A queue's state."""
 
     items: tuple[Any, ...]
+    """The entries: what is kept of each item."""
     maxsize: int
     unfinished: int
     is_shutdown: bool
@@ -54,6 +61,8 @@ class SimpleQueue(Model):
 
     kind: ClassVar[str] = "SimpleQueue"
     counts_tasks: ClassVar[bool] = False
+    runs_are_alike: ClassVar[bool] = True
+    """Whether what comes back together stands together, so that it makes no difference which of several does."""
 
     def initial(self) -> Stock:
         maxsize = self.arguments[0] if self.arguments else 0
@@ -70,12 +79,10 @@ class SimpleQueue(Model):
         gets = [call for call in calls if call.operation == "get"]
         self._got = {call.number: freeze(call.value) for call in gets if call.outcome is Outcome.RETURNED}
         self._unheard = frozenset(call.number for call in gets if not call.is_settled)
-        # What was asked after it acknowledges a get, if the group ever saw that.
-        last: dict[tuple[str, str], int] = {}
-        for call in calls:
-            if call.is_settled or (call.session, call.thread) not in last:
-                last[call.session, call.thread] = call.number
-        self._perhaps_unheard = frozenset(last.values())
+        self._given_up = frozenset(call.after for call in calls if call.operation == UNDO)
+        # Items that several gets were given: all but the last of these came back.
+        seen = Counter(self._got.values())
+        self._seen_again = frozenset(number for number, item in self._got.items() if seen[item] > 1)
 
     # --- in and out
 
@@ -84,33 +91,37 @@ class SimpleQueue(Model):
             yield Error("ShutDown"), state
         elif not is_full(state):
             unfinished = state.unfinished + self.counts_tasks
-            yield None, self._with(state, self._items[call.number])._replace(unfinished=unfinished)
+            yield None, self._with(state, call)._replace(unfinished=unfinished)
         elif may_fail(call, 1):
             yield Error("Full"), state
 
     def do_get(self, state: Stock, call: Call) -> Answers:
         if state.items:
-            item, following = self._without(state)
-            if call.session in self.ending:
-                taken = Taken(call.session, call.thread, call.number, item)
+            entry, following = self._without(state)
+            if call.session in self.ending or call.number in self._given_up:
+                taken = Taken(call.session, call.thread, call.number, entry)
                 following = following._replace(taken=(*following.taken, taken))
             if call.number not in self._got:
-                yield item, following
-            elif self._got[call.number] == item:
+                yield self._item(entry), following
+            elif self._got[call.number] == self._item(entry):
                 yield call.value, following
         elif state.is_shutdown:
             yield Error("ShutDown"), state
         elif may_fail(call, 0):
             yield Error("Empty"), state
 
-    def _with(self, state: Stock, item: Any) -> Stock:
-        return state._replace(items=(*state.items, item))
+    def _with(self, state: Stock, call: Call) -> Stock:
+        return state._replace(items=(*state.items, self._items[call.number]))
 
     def _without(self, state: Stock) -> tuple[Any, Stock]:
         return state.items[0], state._replace(items=state.items[1:])
 
-    def _with_again(self, state: Stock, items: list[Any]) -> Stock:
-        return state._replace(items=(*items, *state.items))
+    def _with_again(self, state: Stock, entries: list[Any]) -> Stock:
+        return state._replace(items=(*entries, *state.items))
+
+    def _item(self, entry: Any) -> Any:
+        """What a getter sees of it."""
+        return entry
 
     # --- reads
 
@@ -125,22 +136,38 @@ class SimpleQueue(Model):
     def ended(self, state: Stock, session: str) -> Iterator[Stock]:
         own = [taken for taken in state.taken if taken.session == session]
         rest = state._replace(taken=tuple([taken for taken in state.taken if taken.session != session]))
-        must = [taken for taken in own if self.redelivers or taken.number in self._unheard]
-        may = [taken for taken in own if taken not in must and taken.number in self._perhaps_unheard]
-        for count in range(len(may) + 1):
-            for chosen in combinations(may, count):
-                back = [taken for taken in own if taken in must or taken in chosen]
-                yield self._give_back(rest, back, len(own) - len(back))
+        must = [self.redelivers or taken.number in self._unheard for taken in own]
+        for back in self._what_comes_back(own, must):
+            yield self._give_back(rest, back, len(own) - len(back))
+
+    def _what_comes_back(self, own: list[Taken], must: list[bool]) -> Iterator[list[Taken]]:
+        """Each way in which some of it may, those that were seen again first.
+
+        What nobody was seen to get again is like its neighbours: of each run of such items only the number counts.
+        """
+        runs: list[list[list[Taken]]] = []
+        for taken, comes in zip(own, must, strict=True):
+            if comes or taken.arrived:
+                runs.append([[taken]] if comes else [[]])
+            elif taken.number in self._seen_again or not self.runs_are_alike:
+                runs.append([[taken], []] if taken.number in self._seen_again else [[], [taken]])
+            elif runs and len(runs[-1]) > 1 and not runs[-1][0]:
+                runs[-1].append([*runs[-1][-1], taken])
+            else:
+                runs.append([[], [taken]])
+        for choice in product(*runs):
+            yield [taken for run in choice for taken in run]
 
     def _give_back(self, state: Stock, back: list[Taken], lost: int) -> Stock:
         # Tasks that another session has reported done are in nobody's count: no more can be lost than are unfinished.
-        in_hands = max(0, state.unfinished - len(state.items)) if self.counts_tasks else len(back)
-        back = back[max(0, len(back) - in_hands) :]
-        lost = min(lost, in_hands - len(back)) if self.counts_tasks else 0
+        in_hands = max(0, state.unfinished - len(state.items))
+        if self.redelivers:
+            back = back[max(0, len(back) - in_hands) :]
         if state.discards:
-            lost += len(back)
-            return state._replace(unfinished=max(0, state.unfinished - lost))
-        state = self._with_again(state, [taken.item for taken in back])
+            state = state._replace(unfinished=max(0, state.unfinished - len(back)))
+        else:
+            state = self._with_again(state, [taken.entry for taken in back])
+        lost = min(lost, max(0, in_hands - len(back)))
         if not lost:
             return state
         return state._replace(unfinished=state.unfinished - lost, joiners=frozenset(), told=state.told | state.joiners)
@@ -166,9 +193,14 @@ class Queue(SimpleQueue):
         if state.unfinished <= 0:
             yield Error("ValueError"), state
             return
-        own = [taken for taken in state.taken if taken.session == call.session]
+        # Whoever says so has what its earlier gets gave.
+        before = [
+            taken._replace(arrived=True) if (taken.session, taken.thread) == (call.session, call.thread) else taken
+            for taken in state.taken
+        ]
+        own = [taken for taken in before if taken.session == call.session]
         done = next((taken for taken in own if taken.thread == call.thread), own[0] if own else None)
-        taken = tuple([other for other in state.taken if other is not done])
+        taken = tuple([other for other in before if other is not done])
         yield None, state._replace(unfinished=state.unfinished - 1, taken=taken)
 
     def parts(self, call: Call) -> tuple[str, ...]:
@@ -219,8 +251,8 @@ class LifoQueue(Queue):
     def _without(self, state: Stock) -> tuple[Any, Stock]:
         return state.items[-1], state._replace(items=state.items[:-1])
 
-    def _with_again(self, state: Stock, items: list[Any]) -> Stock:
-        return state._replace(items=(*state.items, *reversed(items)))
+    def _with_again(self, state: Stock, entries: list[Any]) -> Stock:
+        return state._replace(items=(*state.items, *reversed(entries)))
 
     def estimates(self, calls: Calls) -> dict[int, tuple[int, int]]:  # noqa: ARG002 - nothing tells
         return {}
@@ -230,31 +262,58 @@ class PriorityQueue(Queue):
     """`queue.PriorityQueue(maxsize, redeliver)`: the smallest first, and of equal ones the first that came."""
 
     kind: ClassVar[str] = "PriorityQueue"
+    runs_are_alike: ClassVar[bool] = False
 
-    def _with(self, state: Stock, item: Any) -> Stock:
-        index = bisect_right(state.items, priority(item), key=priority)
-        return state._replace(items=(*state.items[:index], item, *state.items[index:]))
+    def prepare(self, calls: Calls) -> None:
+        super().prepare(calls)
+        self._priorities: dict[int, Any] = {}
+        self._without_priority: dict[int, str] = {}
+        for call in calls:
+            if call.operation == "put":
+                try:
+                    self._priorities[call.number] = priority(call.argument(0, None))
+                except NoPriorityError as error:
+                    self._without_priority[call.number] = error.raises
 
-    def _with_again(self, state: Stock, items: list[Any]) -> Stock:
-        for item in reversed(items):
-            index = bisect_left(state.items, priority(item), key=priority)
-            state = state._replace(items=(*state.items[:index], item, *state.items[index:]))
+    def do_put(self, state: Stock, call: Call) -> Answers:
+        wrong = self._without_priority.get(call.number)
+        if wrong is not None:
+            return ((Error(wrong), state),)
+        try:
+            return tuple(super().do_put(state, call))
+        except TypeError:  # raised by whoever brings what cannot be compared, never by a getter
+            return ((Error("TypeError"), state),)
+
+    def _with(self, state: Stock, call: Call) -> Stock:
+        key = self._priorities[call.number]
+        # It stands behind its like, and comes back in front of those that came after it.
+        like = [entry for entry in (*state.items, *[taken.entry for taken in state.taken]) if entry[0] == key]
+        turn = 1 + max([entry[1] for entry in like], default=0)
+        return _insert(state, (key, turn, self._items[call.number]))
+
+    def _with_again(self, state: Stock, entries: list[Any]) -> Stock:
+        for entry in reversed(entries):
+            try:
+                state = _insert(state, entry)
+            except TypeError:  # of what was put meanwhile: somebody has to have it, so it goes to the head
+                state = state._replace(items=(entry, *state.items))
         return state
+
+    def _item(self, entry: Any) -> Any:
+        return entry[2]
 
     def estimates(self, calls: Calls) -> dict[int, tuple[int, int]]:  # noqa: ARG002 - nothing tells
         return {}
 
 
-def priority(item: Any) -> Any:
-    """What an item is ordered by: itself, or of a tuple what stands before the first thing that has no order."""
-    if type(item) is not tuple:
-        return item
-    plain: list[Any] = []
-    for element in item:
-        if type(element) not in {int, float, str, bytes, bool, tuple}:
-            break
-        plain.append(priority(element))
-    return tuple(plain)
+def _insert(state: Stock, entry: tuple[Any, int, Any]) -> Stock:
+    """The state with that entry in order. Raises TypeError for one that cannot be compared with what it meets."""
+    items = list(state.items)
+    if items and items[-1] < entry:
+        items.append(entry)
+    else:
+        insort(items, entry)
+    return state._replace(items=tuple(items))
 
 
 def is_full(state: Stock) -> bool:
