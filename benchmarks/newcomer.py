@@ -75,6 +75,9 @@ def _comes(cluster: Cluster) -> list[Any]:
     node.start(wait=False)
     cluster.until(lambda: node.ask("status"))
     listening_s = time.monotonic() - began
+    about = node.ask("status")
+    # As `dthreading members add` would, so that it waits for no partner that would make the group odd.
+    cluster.leader().ask("members.add", about["address"], about["incarnation"])
     node.wait_ready()
     took_s = time.monotonic() - began
     print("\n".join(_progress(node)))

@@ -7,6 +7,7 @@ so that no turn of the loop waits for a snapshot.
 
 from __future__ import annotations
 
+import gc
 import queue
 import threading
 from typing import TYPE_CHECKING, Final, Protocol
@@ -198,7 +199,14 @@ def restored(storage: Storage | MemoryStorage) -> Machine:
         ProtocolError: it is no snapshot of ours.
 
     """
-    machine = Machine.restore(contents(storage))
+    collects = gc.isenabled()
+    # All that is made here stays, and to look through it again and again would be half of the work.
+    gc.disable()
+    try:
+        machine = Machine.restore(contents(storage))
+    finally:
+        if collects:
+            gc.enable()
     if not machine.roster.top and storage.snapshot is not None:
         # Written before snapshots told who the members are; no id was given since the group was formed.
         machine.roster.configure(storage.snapshot.configuration)

@@ -151,7 +151,8 @@ class Membership:
         if now_ms >= self._say_ms:
             if learning != self._said:
                 told = self._paxos.told
-                progress = self._progress.describe(told) if told else "asks the others how far they are"
+                knows = told or learning.snapshot_bytes
+                progress = self._progress.describe(told) if knows else "asks the others how far they are"
                 output.notices.append(f"not a member yet: {progress}")
             self._say_ms, self._said = now_ms + SAY_MS, learning
 
