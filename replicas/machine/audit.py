@@ -10,7 +10,7 @@ round all of them in pieces of one size keeps the cost of an entry the same howe
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,16 +56,16 @@ class Inventory:
         self.is_whole = len(audit.objects) >= len(machine.registry.numbers)
         """Whether it looks at all objects that there are."""
         self._names: dict[int, tuple[str, ...]] = {}
-        self._images: dict[int, _Image] = {HEAD: _head(machine)}
+        self._images: dict[int, _Image] = {HEAD: _taken(_head, machine)}
         for id, handles in audit.sessions:
             session = machine.sessions.get(id)
             if session is not None:
-                self._images[-id] = _session(machine, session, handles)
+                self._images[-id] = _taken(_session, machine, session, handles)
                 self._names[-id] = (session.label,)
         for number in audit.objects:
             known = machine.registry.numbers.get(number)
             if known is not None:
-                self._images[number] = image_of_object(known)
+                self._images[number] = _taken(image_of_object, known)
                 self._names[number] = (known.kind, known.name, known.namespace)
         self._parts: list[bytes] = []
         self._hash = blake2b(digest_size=_DIGEST_BYTES)
@@ -74,12 +74,17 @@ class Inventory:
         """A slice, about `budget` bytes of images. True when all is done."""
         while self._images:
             key, image = next(iter(self._images.items()))
-            for record in image:
-                body = pack(record)
-                self._hash.update(body)
-                budget -= len(body)
-                if budget <= 0:
-                    return False
+            try:
+                for record in image:
+                    body = pack(record)
+                    self._hash.update(body)
+                    budget -= len(body)
+                    if budget <= 0:
+                        return False
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001 - what has gone bad may not even be readable, and is to be named
+                self._hash.update(_unreadable(error))
             del self._images[key]
             self._parts.append(_PART.pack(key, self._hash.digest()))
             self._hash = blake2b(digest_size=_DIGEST_BYTES)
@@ -107,6 +112,19 @@ class Inventory:
 def digests(parts: bytes) -> dict[int, bytes]:
     """By its key the digest of each part that `Inventory.parts` tells of."""
     return dict(_PART.iter_unpack(parts))
+
+
+def _taken(image: Callable[..., _Image], *of: Any) -> _Image:
+    try:
+        return image(*of)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as in `Inventory.step`
+        return iter([(_unreadable(error),)])
+
+
+def _unreadable(error: Exception) -> bytes:
+    return b"cannot be read: " + type(error).__name__.encode()
 
 
 def _head(machine: Machine) -> _Image:

@@ -66,6 +66,8 @@ def rotten(bench: Bench) -> dict[str, Any]:
         "a fence": lambda: setattr(held, "fence", held.fence ^ 64),
         "a waiter's thread": lambda: setattr(next(iter(held.waiting)), "thread", 7),
         "an item": item,
+        "what cannot even be read": lambda: setattr(held, "waiting", None) or setattr(held, "queues", None),
+        "what cannot be written": lambda: setattr(held, "fence", {1, 2}),
         "a count": lambda: setattr(bench.object("permits"), "available", 3),
         "a name": lambda: setattr(held, "name", "lick"),
         "attachments": lambda: setattr(held, "attached", 9),
@@ -92,6 +94,7 @@ def test_whatever_goes_bad_makes_a_difference_where_it_is(what: str) -> None:
     machine = bench.machine
     expected = {
         "a holder": "lock", "a fence": "lock", "a name": "lock", "attachments": "lock",
+        "what cannot even be read": "lock", "what cannot be written": "lock",
         "an item": "queue", "an object that is gone": "queue", "a count": "permits",
     }.get(what)  # fmt: skip
     if expected is not None:
