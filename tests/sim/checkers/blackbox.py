@@ -13,7 +13,7 @@ from dthreading.session.calls import PendingCall
 from dthreading.testing.history import History
 from dthreading.testing.linearizability import Verdict, beginning, search
 from dthreading.testing.models import MODELS
-from dthreading.testing.recorded import SESSION_ENDED, Call, Outcome
+from dthreading.testing.recorded import Call, Outcome
 from dthreading.testing.report import describe
 from dthreading.wire.messages import Lifetime, Status
 from tests.sim.kernel import Kernel
@@ -50,19 +50,6 @@ OPERATIONS: Final = {
 }
 OPERATIONS |= dict.fromkeys(("LifoQueue", "PriorityQueue", "SimpleQueue"), OPERATIONS["Queue"])
 OPERATIONS["RLock"] = OPERATIONS["Lock"]
-
-
-QUEUES: Final = frozenset({"Queue", "LifoQueue", "PriorityQueue", "SimpleQueue"})
-FOR_EVER: Final = 2**62
-
-
-def _first_loss(calls: list[Call]) -> int:
-    """When a session ended that had taken items. Which of these come back then is for the reference to judge: an item
-    is acknowledged with its lane's next call or the next keepalive, and of those nobody outside can know.
-    """
-    takers = {call.session for call in calls if call.operation == "get" and call.outcome is not Outcome.RAISED}
-    ends = (call.called for call in calls if call.operation == SESSION_ENDED and call.session in takers)
-    return min(ends, default=FOR_EVER)
 
 
 class BlackBox:
@@ -208,8 +195,8 @@ class BlackBox:
         """
         kind, arguments = self.history.objects[name]
         calls = self.history.calls_of(name)
-        end = min(self._cut.get(name, FOR_EVER), _first_loss(calls) if kind in QUEUES else FOR_EVER)
-        if end < FOR_EVER:
+        end = self._cut.get(name)
+        if end is not None:
             calls = beginning(calls, end)
         finding = search(MODELS[kind](*arguments), calls, most=CONFIGURATIONS_MAX)
         if finding.verdict is Verdict.VIOLATION:
