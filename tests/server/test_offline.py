@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from replicas.daemon.offline import FENCE_LEAP
+from replicas.replica.marks import Mark
+from replicas.storage import Storage
+from replicas.storage.disk import Directory
 from tests.server.cluster import ROOT, Cluster, Node
 
 TIMEOUT_S = 30
@@ -166,3 +169,22 @@ def test_a_group_that_lives_is_not_ended_by_one_that_was_made_of_it(three: Clust
     with three.client(first) as client:
         client.open()
         assert client.call(client.attach("Lock", "held"), "locked") is True
+
+
+def test_a_directory_that_is_marked_as_wrong_is_the_last_resort(three: Cluster, tmp_path: Path) -> None:
+    """It may be all that is left; whoever recovers it is told what was found."""
+    node = three.nodes[0]
+    storage = Storage.open(Directory(node.data))
+    assert storage.identity is not None
+    assert storage.identity.formation is not None
+    storage.form(Mark("Lock 'held' is wrong.", storage.identity.formation).encode())
+    storage.close()
+    for options in (("--check", str(node.data)), ("--listen", node.address, "--data-dir", str(node.data))):
+        result = server(*options, "--secret-file", str(three.secret_file))
+        assert result.returncode == 7
+        assert f"{node.data} must not be used any more: Lock 'held' is wrong." in result.stderr
+    new = str(tmp_path / "new")
+    recovered = server("--recover-unsafe", str(node.data), "--listen", node.address, "--data-dir", new, "--yes")
+    assert recovered.returncode == 0, recovered.stderr
+    assert "DO NOT TRUST IT if there is any other survivor: Lock 'held' is wrong." in recovered.stdout
+    assert server("--check", new).returncode == 0
