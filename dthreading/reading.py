@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from dthreading.errors import ProtocolError
 from dthreading.wire.codec import decode
-from dthreading.wire.messages import Reply
+from dthreading.wire.messages import Message, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,17 +160,27 @@ def _take(link: Link, call: PendingCall, clock: Callable[[], float]) -> None:
     session = call.session
     assert session is not None
     for body in link.receive():
-        try:
-            message = decode(body)
-            if type(message) is Reply:
-                if session.answered(call, message, clock()):
-                    continue
-                if call.lane is not None and (message.lane, message.number) == (call.lane.index, call.number):
-                    # Its own, and not to be taken here: the service thread will, and comes to the lock then.
-                    call.read_until = -1.0
-        except ProtocolError:
-            pass  # the service thread will meet it, too, and knows what to do
+        message = _decoded(body)
+        if type(message) is Reply:
+            if session.answered(call, message, clock()):
+                continue
+            if call.lane is not None and (message.lane, message.number) == (call.lane.index, call.number):
+                # Its own, and not to be taken here: the service thread will, and comes to the lock then.
+                call.read_until = -1.0
         link.inbox.append(body)
+
+
+def _decoded(body: bytes) -> Message | None:
+    """None: it is no message. The service thread will meet it, too, and knows what to do."""
+    try:
+        return decode(body)
+    except ProtocolError as error:
+        try:
+            decode(body)
+        except ProtocolError:
+            return None
+        # Nothing is wrong with it: a signal handler has raised something there, which was taken for the decoder's.
+        raise (error.__suppress_context__ and error.__context__) or error from None
 
 
 def _leave(link: Link, call: PendingCall) -> None:

@@ -25,7 +25,7 @@ from dthreading.session.calls import PendingCall, Target
 from dthreading.session.lanes import Lane, Lanes
 from dthreading.session.lease import Lease, State
 from dthreading.session.unanswered import Unanswered
-from dthreading.session.words import ATTACH_TAG, CALL_TAG, check_opened, check_reply, word
+from dthreading.session.words import ATTACH_TAG, CALL_TAG, check_opened, check_reply, is_sound, word
 from dthreading.wire import messages as wire
 from dthreading.wire.codec import encode
 from dthreading.wire.framing import frame
@@ -111,9 +111,9 @@ class ClientSession:
         its_own = lane is not None and (reply.lane, reply.number) == (lane.index, call.number) and not call.settled
         if not its_own or not self.holds(now) or not self._unproved.keys().isdisjoint((call.target, *call.others)):
             return False
-        check_reply(reply)
-        call.heard(reply, now)
-        return True
+        if is_sound(reply):
+            call.heard(reply, now)
+        return is_sound(reply)
 
     def finish(self, call: PendingCall) -> None:
         """The caller has read the answer. The lane is free for the next call, and that is the last thing done here."""

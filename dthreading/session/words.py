@@ -16,7 +16,7 @@ from dthreading.wire.codec import TAGS, decode, pack_call
 from dthreading.wire.framing import frame
 from dthreading.wire.limits import COMMAND_BYTES_MAX, ELEMENTS_MAX
 
-__all__ = ["ATTACH_TAG", "CALL_TAG", "check_opened", "check_reply", "word"]
+__all__ = ["ATTACH_TAG", "CALL_TAG", "check_opened", "check_reply", "is_sound", "word"]
 
 CALL_TAG: Final = 15
 ATTACH_TAG: Final = 13
@@ -56,10 +56,15 @@ def check_opened(opened: wire.Opened) -> None:
 
 
 def check_reply(reply: wire.Reply) -> None:
-    """Raises ProtocolError for a reply of no known status, or an error that is not what `errors.from_wire` takes."""
+    """Raises ProtocolError for a reply that means nothing."""
+    if not is_sound(reply):
+        raise ProtocolError("it has sent a reply that means nothing")
+
+
+def is_sound(reply: wire.Reply) -> bool:
+    """False: it has no known status, or is an error that is not what `errors.from_wire` takes."""
     status, value = reply.status, reply.value
     if status == wire.Status.OK:
-        return
+        return True
     is_error = isinstance(value, tuple) and tuple(map(type, value)) == (str, str, tuple)
-    if status not in _STATUSES or (status == wire.Status.ERROR and not is_error):
-        raise ProtocolError("it has sent a reply that means nothing")
+    return status in _STATUSES and (status != wire.Status.ERROR or is_error)

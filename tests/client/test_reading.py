@@ -27,7 +27,8 @@ from dthreading import reading
 from dthreading.client import Client
 from dthreading.errors import GroupUnreachable
 from dthreading.link import Link
-from dthreading.session import ACQUIRE, READ, RELEASE, State, Target
+from dthreading.session import ACQUIRE, READ, State, Target
+from dthreading.wire import codec
 from dthreading.wire.codec import encode
 from dthreading.wire.framing import frame
 from dthreading.wire.messages import Call, Leader, Lifetime, Reply, Resume, Status, Withdraw
@@ -251,7 +252,7 @@ def test_closing_ends_the_wait_of_a_caller_that_reads(fake: Fake, client: Client
 def test_a_caller_that_reads_leaves_others_answers_to_the_service_thread(fake: Fake, client: Client) -> None:
     parked = parked_reader(fake, client, "orders")
     for number in range(20):
-        assert client.call(target("jobs"), "echo", (number,), READ).value == (number,)
+        assert Caller(client, target("jobs"), "echo", (number,), READ).result().value == (number,)
     grant(fake, "orders")
     assert parked.result().value == 1
 
@@ -388,6 +389,27 @@ def test_ctrl_c_at_the_socket_costs_no_connection(fake: Fake, client: Client, on
     assert fake.connections == connections
 
 
+def test_what_a_handler_raises_while_an_answer_is_decoded_is_raised(
+    fake: Fake, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder takes any error for a fault of the bytes; `signal.alarm` with a TimeoutError is none."""
+    lock = target()
+    leave_to_callers(client, lock)
+    strikes = [TimeoutError("alarm")]
+    real = codec.unpackb
+
+    def unpackb(*arguments: Any, **more: Any) -> Any:
+        value = real(*arguments, **more)
+        if strikes and threading.current_thread() is threading.main_thread():
+            raise strikes.pop()
+        return value
+
+    monkeypatch.setattr(codec, "unpackb", unpackb)
+    with pytest.raises(TimeoutError, match="alarm"):
+        client.call(lock, "echo", (1,), READ)
+    assert client.call(lock, "echo", (2,), READ).value == (2,)
+
+
 class Pair:
     """Two calls of one client whose answers come in one piece, in either order, as soon as both were asked."""
 
@@ -413,7 +435,8 @@ class Pair:
         """The first caller has ended somehow: the other one is answered, whatever was asked."""
         self.alone = True
         self.first_is_asked.set()
-        self._answer()
+        if len(self.asked) < 2:
+            self._answer()
 
     def _answer(self) -> None:
         calls = [self.asked[name] for name in self._order if name in self.asked]

@@ -669,3 +669,72 @@ def test_closing_says_so_and_loses_what_waits() -> None:
     assert call.lost
     assert script.session.state is State.CLOSED
     assert script.session.next_at(script.now) == float("inf")
+
+
+# --- answers that the caller itself has read ---
+
+
+def answered(script: Script, call: PendingCall, reply: Reply) -> bool:
+    return script.session.answered(call, reply, script.now)
+
+
+def proved(script: Script, name: Target) -> None:
+    """An answer has shown that `name` is attached, and its lane is free again."""
+    script.session.finish(settled(script, name, 0, 1))
+
+
+def test_a_caller_takes_the_answer_to_its_own_call_only() -> None:
+    script, orders = opened(), target()
+    proved(script, orders)
+    call, other = script.call(orders), script.call(orders)
+    assert (call.number, other.number) == (2, 1)
+    assert not answered(script, call, Reply(1, 1, Status.OK, 5)), "another lane's"
+    assert not answered(script, call, Reply(0, 1, Status.OK, 5)), "the call before on this lane"
+    assert script.session.in_flight() == 2
+    assert answered(script, call, Reply(0, 2, Status.OK, 5))
+    assert (call.settled, call.value, other.settled) == (True, 5, False)
+    assert not answered(script, call, Reply(0, 2, Status.OK, 6)), "a copy"
+    assert script.session.in_flight() == 1
+    assert call not in script.session.news, "it knows"
+
+
+def test_a_caller_hears_itself_that_it_is_parked_and_what_is_refused() -> None:
+    script, orders = opened(), target()
+    proved(script, orders)
+    call = script.call(orders, tell=True)
+    assert answered(script, call, Reply(0, 2, Status.PARKED, None))
+    assert (call.parked_at, call.settled) == (script.now, False)
+    assert not answered(script, call, Reply(0, 2, 77, None)), "it means nothing, which is for `step` to say"
+    assert not call.settled
+    assert answered(script, call, Reply(0, 2, Status.ERROR, ("runtime", "no", ())))
+    assert call.status is Status.ERROR
+
+
+def test_the_answer_that_proves_an_attachment_is_for_the_serving_thread() -> None:
+    """It alone keeps account of what to say again."""
+    script, orders = opened(), target()
+    call = script.call(orders)
+    assert not answered(script, call, Reply(0, 1, Status.OK, 1))
+    assert any(isinstance(word, Attach) for word in script.reconnect())
+    script.hear(Reply(0, 1, Status.OK, 1))
+    assert call.settled
+    assert not any(isinstance(word, Attach) for word in script.reconnect())
+
+
+def test_an_answer_after_the_lease_revives_nothing_for_the_caller_either() -> None:
+    script, orders = opened(), target()
+    proved(script, orders)
+    call = script.call(orders)
+    script.now += LEASE_S + 0.01
+    assert not answered(script, call, Reply(0, 2, Status.OK, 1))
+    script.hear(Reply(0, 2, Status.OK, 1))
+    assert call.lost
+
+
+def test_the_end_of_an_undo_is_an_answer_that_somebody_has_to_read() -> None:
+    script, orders = opened(), target()
+    proved(script, orders)
+    script.session.abandon(script.call(orders))
+    assert script.session.in_flight() == 1
+    script.hear(Reply(0, 2, Status.ERROR, ("runtime", "withdrawn", ())))
+    assert script.session.in_flight() == 0
