@@ -26,9 +26,6 @@ from tests.mutants.planting import PLANTED, plant
 
 NO_BUG: Final = "-"
 
-SIZES: Final = (3, 5, 3, 5, 3, 1, 3, 7, 2, 4)
-"""Which group a seed of bare consensus gets: mostly those that people run, and the even and odd sizes beside."""
-
 WORLD_CPU_S: Final = 40
 """Many times what a world of an unharmed product takes. Time of the processor, so a busy machine changes nothing."""
 
@@ -51,8 +48,8 @@ class RunawayError(BaseException):
 
 
 def _consensus() -> Callable[[int], Any]:
-    run = importlib.import_module("tests.sim.replay").run
-    return lambda seed: run(seed, SIZES[seed % len(SIZES)])
+    run: Callable[[int], Any] = importlib.import_module("tests.sim.replay").run
+    return run
 
 
 def _group() -> Callable[[int], Any]:

@@ -8,6 +8,7 @@ read afterwards: its slots come back as doubtful, with whatever they held before
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from replicas.paxos.types import (
@@ -36,9 +37,10 @@ class Snapshot(NamedTuple):
 class RecordDisk:
     """One replica's disk."""
 
-    def __init__(self, luck: random.Random) -> None:
+    def __init__(self, luck: random.Random, kept: Callable[[Entry], None] = lambda _: None) -> None:
         self.snapshot: Snapshot | None = None
         self._luck = luck
+        self._kept = kept  # called with each entry that is safe from now on
         self._promised = NO_BALLOT
         self._recorded = NO_BALLOT  # without what snapshots brought
         self._chosen = 0
@@ -67,6 +69,7 @@ class RecordDisk:
             case Accepted(entry=entry):
                 self._entries[entry.slot] = entry
                 self._doubtful.discard(entry.slot)
+                self._kept(entry)
             case ChosenTo(slot=slot):
                 self._chosen = max(self._chosen, slot)
             case _:
@@ -93,6 +96,29 @@ class RecordDisk:
                     del self._entries[slot]
                 else:
                     self._entries[slot] = old
+
+    # --- what is safe, for whoever checks
+
+    @property
+    def promised(self) -> Ballot:
+        """The highest promise."""
+        return self._promised
+
+    @property
+    def floor(self) -> int:
+        """The slot of the snapshot."""
+        return 0 if self.snapshot is None else self.snapshot.slot
+
+    @property
+    def doubtful(self) -> set[int]:
+        """Slots that may have been lost."""
+        return self._doubtful
+
+    def above(self, slot: int) -> list[Entry]:
+        """What lies in the slots above this one."""
+        return [entry for entry in self._entries.values() if entry.slot > slot]
+
+    # --- snapshots and recovery
 
     def save(self, snapshot: Snapshot) -> None:
         """Durable at once: written aside and renamed, it is there wholly or not at all."""

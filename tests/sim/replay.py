@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from tests.sim.running import Options, shrunk
-from tests.sim.simulation import ConsensusSimulation
+from tests.sim.running import Options, shrunk, world_of
+from tests.sim.simulation import SIZES, ConsensusSimulation
 from tests.sim.story import Narrowed
 from tests.sim.world import World
 
@@ -25,8 +25,9 @@ def command(seed: int, replicas: int) -> str:
     return f"python -m tests.sim.replay consensus {seed} --replicas {replicas}"
 
 
-def run(seed: int, replicas: int) -> ConsensusSimulation:
+def run(seed: int, replicas: int | None = None) -> ConsensusSimulation:
     """Run a seed of bare consensus; a failure names the command that repeats it."""
+    replicas = replicas or SIZES[seed % len(SIZES)]
     simulation = ConsensusSimulation(seed, replicas=replicas)
     try:
         simulation.run()
@@ -59,11 +60,13 @@ def main(argv: list[str] | None = None) -> int:
     tell = Narrowed(story.append, options.object, options.session)
     world: Any
     if options.what == "consensus":
-        world = ConsensusSimulation(options.seed, replicas=options.replicas or 3, story=tell)
+        world = ConsensusSimulation(
+            options.seed, replicas=options.replicas or SIZES[options.seed % len(SIZES)], story=tell
+        )
         print(world.faults)
     else:
         world = _group(options, tell)
-        print(*world.plan.clients, *world.plan.mishaps, sep="\n")
+        print(*world.plan.clients, *world.plan.mishaps, *world.plan.wishes, sep="\n")
     failed = False
     try:
         world.run()
@@ -87,7 +90,7 @@ def _group(options: argparse.Namespace, tell: Callable[[str], None]) -> World:
     if options.shrink:
         chosen = shrunk(options.seed, chosen, lambda kept: print("still fails with", *kept))
         print(chosen.command(options.seed))
-    return World(chosen.plan(options.seed), tell)
+    return world_of(chosen.plan(options.seed), tell)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One simulated world from its seed: replicas, clients, mishaps; then everything is mended, and all must agree and go
-on.
+"""One simulated world of bare consensus from its seed: replicas, clients, trouble; then peace, in which all must agree
+and go on. What goes wrong is in trouble.py, and what must come about in the end in peace.py.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
-from replicas.paxos import leader, log
+from replicas.paxos import leader, limits, log
 from replicas.paxos.core import Paxos
-from replicas.paxos.types import Configuration, Member, Timing
+from replicas.paxos.types import Configuration, Member
 from tests.sim.checker import Agreement
-from tests.sim.consensus import ConsensusProgram
+from tests.sim.consensus import ConsensusProgram, Habits
+from tests.sim.evidence import ROOMY, Evidence, Limits
 from tests.sim.faults import Faults, weather_drawn
 from tests.sim.host import Host
 from tests.sim.kernel import Kernel
 from tests.sim.network import Network, Weather
+from tests.sim.peace import Peace
+from tests.sim.trouble import Trouble
 
-TROUBLE_US = 5_000_000
-"""How long things go wrong."""
+SIZES = (3, 5, 3, 4, 5, 3, 2, 3, 5, 7, 3, 6, 1)
+"""Which group a seed gets: mostly those that people run, and the even and odd sizes beside."""
 
-PEACE_US = 30_000_000
-"""How long a mended group may take until everybody has everything and a fresh proposal is chosen. It takes a few
-elections at worst; the rest is room for worlds with slow links."""
+VALUE_BYTES_MAX = 300
+
+WORK_MAX = 300
+"""How often clients come in one world, about; each time with one request or with several."""
 
 
 class ConsensusSimulation:
@@ -35,54 +41,76 @@ class ConsensusSimulation:
     ) -> None:
         self.kernel = Kernel(seed, story)
         luck = self.kernel.random
-        self.faults = faults if faults is not None else Faults.drawn(luck)
-        self.network = Network(self.kernel, weather_drawn(luck) if self.faults.weather else Weather())
-        self.agreement = Agreement()
-        self._proposals = 0
-        learners = luck.choice((0, 1, 2)) if self.faults.membership else 0
-        self._members = [Member(i, f"r{i}", bytes([i])) for i in range(1, replicas + learners + 1)]
-        configuration = Configuration("simulated", 1, tuple(self._members[:replicas]), b"")
-        snapshot_every = luck.choice((20, 200, 1_000_000))
-        keep = luck.choice((0, 10, 100))
+        self.faults = faults = faults if faults is not None else Faults.drawn(luck)
+        election_us = faults.timing.election_ms * 1_000
+        self.network = Network(self.kernel, weather_drawn(luck, election_us) if faults.weather else Weather())
+        self.limits = self._limits_drawn() if luck.random() < 0.5 else ROOMY
+        learners = luck.choice((0, 1, 2)) if faults.membership else 0
+        self.members = [Member(i, f"r{i}", bytes([i])) for i in range(1, replicas + learners + 1)]
+        self.fewest_members = replicas
+        if faults.membership:
+            self.fewest_members = min(replicas, 3 if faults.doubt else 1)
+        configuration = Configuration("simulated", 1, tuple(self.members[:replicas]), b"")
+        self.agreement = Agreement(configuration, Evidence(self.limits))
+        self.habits = Habits(
+            timing=faults.timing,
+            snapshot_every=luck.choice((5, 20, 200, 1_000_000)),
+            keep=luck.choice((0, 10, 100)),
+            save_us=luck.choice(((0, 0), (100, 5_000), (1_000, election_us))),
+        )
         self.programs: dict[int, ConsensusProgram] = {}
         self.hosts: dict[int, Host] = {}
-        for member in self._members:
-            program = ConsensusProgram(
-                member.id,
-                configuration,
-                self.agreement,
-                luck,
-                snapshot_every=snapshot_every,
-                keep=keep,
-                timing=Timing(),
-            )
-            self.programs[member.id] = program
-            self.hosts[member.id] = Host(self.kernel, self.network, member.id, program)
-        self._fewest_members = 1 if self.faults.membership else replicas
-        self._work_every_us = luck.choice((5_000, 20_000, 100_000))
+        for member in self.members:
+            self._install(member.id, configuration)
+        self._proposals = 0
+        self._work_every_us = max(luck.choice((5_000, 20_000, 100_000)), faults.trouble_us // WORK_MAX)
         self._work_burst = luck.choice((1, 4, 30))
-        self._peace = False
+        self._reads = luck.choice((0.1, 0.3, 0.8))
+        self._large = luck.choice((0.0, 0.1, 0.5))
+        self._working = True
+
+    def _install(self, number: int, configuration: Configuration) -> None:
+        program = ConsensusProgram(number, configuration, self.agreement, self.kernel.random, self.habits)
+        host = Host(self.kernel, self.network, number, program)
+
+        def later(delay_us: int, action: Callable[[], None]) -> None:
+            self.kernel.at(delay_us, host.do, lambda _: action())
+
+        program.later = later
+        self.programs[number], self.hosts[number] = program, host
+
+    def _limits_drawn(self) -> Limits:
+        """Pages and windows so small that their edges are met all the time."""
+        luck = self.kernel.random
+        return Limits(
+            page_entries=luck.choice((1, 3, 20)),
+            page_bytes=luck.choice((100, 1_000, 100_000)),
+            pages=luck.choice((1, 2, 4)),
+            window_entries=luck.choice((3, 10, 50)),
+            window_bytes=luck.choice((300, 3_000, 100_000)),
+            overhead_bytes=limits.ENTRY_OVERHEAD_BYTES,
+        )
 
     # --- a run
 
     def run(self) -> None:
         """Trouble, then peace; raises as soon as something does not hold."""
-        with self._limits():
+        with self._limited():
             self._run()
 
     @contextlib.contextmanager
-    def _limits(self) -> Iterator[None]:
-        """Half of the worlds have pages and windows so small that their edges are met all the time."""
-        if self.kernel.chance(0.5):
+    def _limited(self) -> Iterator[None]:
+        if self.limits is ROOMY:
             yield
             return
-        luck = self.kernel.random
-        page, pages, window = luck.choice((1, 3, 20)), luck.choice((1, 4)), luck.choice((3, 50))
         with (
-            mock.patch.object(log, "PAGE_ENTRIES", page),
-            mock.patch.object(leader, "PAGE_ENTRIES", page),
-            mock.patch.object(leader, "PAGES_IN_FLIGHT", pages),
-            mock.patch.object(leader, "WINDOW_ENTRIES", window),
+            mock.patch.object(log, "PAGE_ENTRIES", self.limits.page_entries),
+            mock.patch.object(log, "PAGE_BYTES", self.limits.page_bytes),
+            mock.patch.object(leader, "PAGE_ENTRIES", self.limits.page_entries),
+            mock.patch.object(leader, "PAGE_BYTES", self.limits.page_bytes),
+            mock.patch.object(leader, "PAGES_IN_FLIGHT", self.limits.pages),
+            mock.patch.object(leader, "WINDOW_ENTRIES", self.limits.window_entries),
+            mock.patch.object(leader, "WINDOW_BYTES", self.limits.window_bytes),
         ):
             yield
 
@@ -90,168 +118,79 @@ class ConsensusSimulation:
         for host in self.hosts.values():
             host.start()
         self._work()
-        self.kernel.at(self.kernel.between(*self.faults.every_us), self._mishap)
-        self.kernel.run_until(TROUBLE_US)
-        self._mend_all()
-        self._everybody_catches_up()
+        trouble, peace = Trouble(self), Peace(self)
+        trouble.begin()
+        self.kernel.run_until(self.faults.trouble_us)
+        trouble.over = True
+        self._working = False
+        self.kernel.note("peace")
+        quorum_first = self.kernel.chance(0.5)
+        if quorum_first and self._may_lose_some() and not self.faults.membership:
+            peace.for_a_quorum()
+        peace.for_all()
+        if not quorum_first and self._may_lose_some() and self.kernel.chance(0.7):
+            peace.for_a_quorum(calm=True)
+            peace.after_all_but_some()
         self.agreement.kept()
 
+    def _may_lose_some(self) -> bool:
+        """Nobody is in doubt, and a minority is not empty."""
+        doubt = any(program.disk.doubtful or program.doubt_next for program in self.programs.values())
+        return not doubt and len(self.agreement.configuration.members) >= 3
+
+    def restart(self, host: Host) -> None:
+        """Start it, unless it runs."""
+        if not host.alive:
+            host.start()
+
+    # --- clients
+
     def _work(self) -> None:
-        """Clients ask whom they like; most know the leader."""
+        """Clients ask whom they like; most know the leader, and some believe in one of yesterday."""
         luck = self.kernel.random
-        if self._peace:
+        if not self._working:
             return
+        numbers, leaders, leader = list(self.hosts), self._leaders(), self.leader()
         for _ in range(luck.randint(1, self._work_burst)):
-            number = luck.choice(list(self.hosts))
-            if luck.random() < 0.3:
-                # Asked of anybody: a deposed leader that does not know it yet must not answer.
-                self.hosts[number].do(self.programs[number].read)
+            number = luck.choice(numbers)
+            if luck.random() < self._reads:
+                self.read(luck.choice(leaders or numbers))
             else:
-                self.propose((luck.random() < 0.8 and self._leader()) or number)
+                self.propose((luck.random() < 0.8 and leader) or number)
         self.kernel.at(self.kernel.between(0, 2 * self._work_every_us), self._work)
 
     def propose(self, number: int) -> bytes:
         """A fresh command, given to that replica."""
         self._proposals += 1
+        luck = self.kernel.random
         value = b"%d" % self._proposals
-        program = self.programs[number]
-        self.hosts[number].do(lambda core: program.propose(core, value))
+        if luck.random() < self._large:
+            value += b" " * luck.randint(0, VALUE_BYTES_MAX)
+        self.hosts[number].do(functools.partial(self._propose, number, value))
         return value
 
-    def _leader(self) -> int | None:
+    def _propose(self, number: int, value: bytes, core: Paxos) -> None:
+        self.programs[number].propose(core, value)
+
+    def read(self, number: int) -> None:
+        """A question that only a leader may answer, to that replica."""
+        self.hosts[number].do(self.programs[number].read)
+
+    def burst(self, number: int) -> None:
+        """Several at once."""
+        for _ in range(self.kernel.random.randint(1, 8)):
+            self.propose(number)
+        self.read(number)
+
+    def _leaders(self) -> list[int]:
+        """All that believe to lead."""
+        return [number for number, host in self.hosts.items() if host.core is not None and host.core.ready]
+
+    def leader(self) -> int | None:
         """The ready leader with the highest ballot."""
-        best: Paxos | None = None
-        for host in self.hosts.values():
-            core = host.core
-            if core is not None and core.ready and (best is None or core.ballot > best.ballot):
-                best = core
-        return None if best is None else best.replica
-
-    # --- mishaps
-
-    def _mishap(self) -> None:
-        if self._peace:
-            return
-        faults = self.faults
-        kinds: list[tuple[float, Callable[[], None]]] = [
-            (faults.crash, self._crash_one),
-            (faults.crash_all, self._crash_all),
-            (faults.partition, self._partition),
-            (faults.one_way, self._cut_one_way),
-            (faults.mend, self.network.mend),
-            (faults.reset, lambda: self.network.reset(self._any().number)),
-            (faults.slow_disk, self._slow_disk),
-            (faults.hung_disk, self._hang_disk),
-            (faults.pause, self._pause),
-            (faults.hand_over, lambda: self._any_leader().do(lambda core: core.hand_over())),
-            (faults.membership, lambda: self._any_leader().do(self._change_members)),
-            (faults.weather, self._change_weather),
-        ]
-        luck = self.kernel.random
-        luck.choices([kind for _, kind in kinds], [weight for weight, _ in kinds])[0]()
-        self.kernel.at(self.kernel.between(*faults.every_us), self._mishap)
-
-    def _any(self) -> Host:
-        return self.hosts[self.kernel.random.choice(list(self.hosts))]
-
-    def _any_leader(self) -> Host:
-        leader = self._leader()
-        return self._any() if leader is None else self.hosts[leader]
-
-    def _crash(self, host: Host) -> None:
-        luck = self.kernel.random
-        if not host.alive:
-            return
-        program = self.programs[host.number]
-        program.doubt_next = luck.random() < self.faults.doubt and not self._anybody_doubts()
-        host.crash()
-        self.kernel.at(int(luck.expovariate(1 / 800_000)), self._restart, host)
-
-    def _anybody_doubts(self) -> bool:
-        """Too many replicas with lost slots leave no quorum that knows: then waiting for ever is right, not to be
-        tested.
-        """
-        if self._fewest_members < 3:
-            return True
-        return any(program.disk.recover().doubtful for program in self.programs.values())
-
-    def _restart(self, host: Host) -> None:
-        if not host.alive:
-            host.start()
-
-    def _crash_one(self) -> None:
-        self._crash(self._any_leader() if self.kernel.chance(0.4) else self._any())
-
-    def _crash_all(self) -> None:
-        for host in self.hosts.values():
-            self._crash(host)
-
-    def _partition(self) -> None:
-        luck = self.kernel.random
-        nodes = luck.sample(list(self.hosts), luck.randint(1, len(self.hosts)))
-        self.kernel.note(f"partition {nodes}")
-        self.network.cut_off(nodes)
-
-    def _cut_one_way(self) -> None:
-        source = self._any_leader().number if self.kernel.chance(0.5) else self._any().number
-        for target in self.hosts:
-            if target != source and self.kernel.chance(0.7):
-                direction = (source, target) if self.kernel.chance(0.5) else (target, source)
-                self.network.cut(*direction)
-
-    def _slow_disk(self) -> None:
-        self._any().sync_us = self.kernel.random.choice(((50, 500), (1_000, 50_000), (50_000, 300_000)))
-
-    def _hang_disk(self) -> None:
-        host = self._any_leader()
-        host.sync_us = (2_000_000, 4_000_000)
-        self.kernel.at(10_000, setattr, host, "sync_us", (50, 2_000))
-
-    def _pause(self) -> None:
-        host = self._any_leader() if self.kernel.chance(0.5) else self._any()
-        host.pause(self.kernel.between(1_000, 3_000_000))
-
-    def _change_weather(self) -> None:
-        self.network.weather = weather_drawn(self.kernel.random)
-
-    def _change_members(self, core: Paxos) -> None:
-        luck = self.kernel.random
-        members = luck.sample(self._members, luck.randint(1, len(self._members)))
-        old = core.configuration
-        core.reconfigure(old._replace(epoch=old.epoch + 1, members=tuple(members)))
-
-    # --- peace
-
-    def _mend_all(self) -> None:
-        self._peace = True
-        self.kernel.note("peace")
-        self.network.mend()
-        self.network.weather = Weather()
-        for host in self.hosts.values():
-            host.sync_us = (50, 2_000)
-            self._restart(host)
-
-    def _everybody_catches_up(self) -> None:
-        end_us = self.kernel.now_us + PEACE_US
-        kernel = self.kernel
-        while True:
-            ready = kernel.run_until(end_us, lambda: self._leader() is not None)
-            assert ready, f"nobody leads: {self.describe()}"
-            value = self.propose(self._leader() or 0)
-            within_us = min(end_us, kernel.now_us + 2_000_000)
-            if kernel.run_until(within_us, lambda value=value: value in self.agreement.acknowledged):
-                break
-            assert kernel.now_us < end_us, f"a fresh proposal is not chosen: {self.describe()}"
-        last = self.agreement.acknowledged[value]
-        done = kernel.run_until(end_us, lambda: self._all_equal(last))
-        assert done, f"not everybody has caught up: {self.describe()}"
-
-    def _all_equal(self, last: int) -> bool:
-        cores = [host.core for host in self.hosts.values()]
-        if any(core.chosen < last for core in cores) or len({core.chosen for core in cores}) > 1:
-            return False
-        assert len({core.chain for core in cores}) == 1, "the same slots are chosen, with other values"
-        return True
+        ready = [self.hosts[number].core for number in self._leaders()]
+        best: Any = max(ready, key=lambda core: core.ballot, default=None)
+        return None if best is None else int(best.replica)
 
     def describe(self) -> str:
         """Where everybody stands, for a failure's message."""
