@@ -40,8 +40,7 @@ class Line:
         self._network = network
         self._node = node
         self._luck = luck
-        self._replicas = {f"r{replica}": replica for replica in luck.sample(replicas, len(replicas))}
-        self._route = Route([*self._replicas], luck.random)
+        self._route = Route([f"r{replica}" for replica in luck.sample(replicas, len(replicas))], luck.random)
         self._follows = luck.random() < 0.5
         """Whether it goes to the leader. All do; here half of them stay where they are, or followers had no clients."""
         self._attempt_s = max(ATTEMPT_S_MIN, min(ttl_ms / 6000, ATTEMPT_S_MAX))
@@ -54,7 +53,11 @@ class Line:
     @property
     def replica(self) -> int:
         """The one that it leads to; 0: none."""
-        return self._replicas[self._server] if self.connection else 0
+        return int(self._server[1:]) if self.connection else 0
+
+    def knows(self, address: str) -> bool:
+        """Whether it may try that server some time."""
+        return address in self._route._servers
 
     def next_at(self, session: ClientSession) -> float:
         """When `tend` is due."""
@@ -132,6 +135,8 @@ class Line:
                 self.drop(session, now, failed=True)
             case messages.Leader(address=address):
                 self._route.leads(address if self._follows else "")
+            case messages.Servers(addresses=addresses):
+                self._route.told(addresses)
             case _:
                 session.step(message, now)
                 if self._dialing and session.ready:
@@ -151,4 +156,4 @@ class Line:
             self._say(ConnectionEnded(self.connection))
 
     def _say(self, message: ToReplica | ConnectionEnded) -> None:
-        self._network.send(self._node, self._replicas[self._server], message, message.connection)
+        self._network.send(self._node, int(self._server[1:]), message, message.connection)

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from tests.sim import mishaps, workloads
+from tests.sim import mishaps, wishes, workloads
+from tests.sim.moving_world import MovingWorld
 from tests.sim.plan import TROUBLE_US, Menu, Plan, drawn
 from tests.sim.world import World
 
-MENU = Menu(mishaps.MISHAPS, workloads.OBJECTS)
+_WISHES = {kind: weight for kind, (weight, _) in wishes.WISHES.items()}
+MENU = Menu(mishaps.MISHAPS, workloads.OBJECTS, _WISHES, mishaps.UPSETS)
 
 
 class Options(NamedTuple):
@@ -47,9 +49,14 @@ class Options(NamedTuple):
 DRAWN = Options()
 
 
+def world_of(plan: Plan, story: Callable[[str], None] | None = None) -> World:
+    """The world of that plan, of the kind that it needs."""
+    return MovingWorld(plan, story) if plan.wishes else World(plan, story)
+
+
 def run_group(seed: int, options: Options = DRAWN, story: Callable[[str], None] | None = None) -> World:
     """Run a world to its end; whatever is raised tells how to see it again."""
-    world = World(options.plan(seed), story)
+    world = world_of(options.plan(seed), story)
     try:
         world.run()
     except Exception as error:
@@ -61,7 +68,7 @@ def run_group(seed: int, options: Options = DRAWN, story: Callable[[str], None] 
 def fails(seed: int, options: Options) -> tuple[str, ...] | None:
     """Where a world fails: the kind of the error and the place that raised it. None: it does not."""
     try:
-        World(options.plan(seed)).run()
+        world_of(options.plan(seed)).run()
     except Exception as error:
         trace = error.__traceback__
         assert trace is not None

@@ -14,8 +14,10 @@ from typing import NamedTuple
 from dthreading.wire import messages as wire
 from replicas.paxos import messages as paxos
 from replicas.replica import messages as peers
+from tests.sim.checkers.members import MEMBERS_SOMETIMES
 from tests.sim.checkers.sometimes import SOMETIMES
-from tests.sim.mishaps import MISHAPS
+from tests.sim.mishaps import MISHAPS, UPSETS
+from tests.sim.wishes import WISHES
 
 _NOT_SIMULATED = frozenset({"Hello", "Challenge", "Proof", "Welcome", "Rejected", "CloseAtEnd", "Query", "Answer"})
 """Of the handshake and of people's questions: the daemon's tests have these."""
@@ -30,7 +32,8 @@ def _kinds(module: object) -> Iterable[str]:
 def expected() -> list[str]:
     """All that must be met in a long run."""
     kinds = {*_kinds(wire), *_kinds(paxos), *_kinds(peers)} - _NOT_SIMULATED
-    return [*sorted(kinds), *(f"mishap: {kind}" for kind in MISHAPS), *SOMETIMES]
+    struck = [f"mishap: {kind}" for kind in (*MISHAPS, *UPSETS)]
+    return [*sorted(kinds), *struck, *(f"wish: {kind}" for kind in WISHES), *SOMETIMES, *MEMBERS_SOMETIMES]
 
 
 class Tally(NamedTuple):

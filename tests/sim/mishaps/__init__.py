@@ -10,13 +10,13 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from tests.sim.mishaps import ambushes, disks, links, processes, replicas
+from tests.sim.mishaps import ambushes, disks, links, members, processes, replicas
 
 if TYPE_CHECKING:
     from tests.sim.mishaps.common import Strike
     from tests.sim.world import World
 
-__all__ = ["MISHAPS", "UNDEFENDED", "strike"]
+__all__ = ["MISHAPS", "UNDEFENDED", "UPSETS", "strike"]
 
 _DRAWN: dict[str, tuple[float, Strike]] = {
     **replicas.STRIKES,
@@ -31,7 +31,10 @@ MISHAPS = {kind: weight for kind, (weight, _) in _DRAWN.items()}
 UNDEFENDED: dict[str, Strike] = {**disks.UNDEFENDED, **replicas.UNDEFENDED}
 """What the design does not promise to survive, so no world draws it: they are there to be tried by name."""
 
-_STRIKES: dict[str, Strike] = {kind: action for kind, (_, action) in _DRAWN.items()} | UNDEFENDED
+UPSETS = {kind: weight for kind, (weight, _) in members.STRIKES.items()}
+"""The same where members change, beside all others."""
+
+_STRIKES: dict[str, Strike] = {kind: action for kind, (_, action) in (_DRAWN | members.STRIKES).items()} | UNDEFENDED
 
 
 def strike(world: World, kind: str, luck: random.Random) -> None:
