@@ -299,7 +299,7 @@ def references(root: Any) -> int:
         elif isinstance(thing, Collection):
             held += len(thing)
             waiting += thing
-        elif type(thing).__module__.startswith("replicas.paxos"):
+        elif any(kind.__module__.startswith("replicas.paxos") for kind in type(thing).__mro__):
             names = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
             waiting += [getattr(thing, name) for name in names if hasattr(thing, name)]
             waiting += getattr(thing, "__dict__", {}).values()

@@ -64,6 +64,8 @@ class Trouble:
         self._kernel.at(self._kernel.between(*self._faults.every_us), self._mishaps)
         # The last one shows best what is not mended by itself: nothing that comes after it hides that.
         last = self._kernel.luck("the last mishap").choice((self._mishap, self._stall, self._half_an_election))
+        if len(self._kinds) == 1:
+            last = self._mishap  # a calm world is calm to the end
         self._then(max(0, self._faults.trouble_us - self._reign_us(0.5, 6.0)), last)
 
     def _mishaps(self) -> None:
