@@ -150,6 +150,7 @@ class Node:
         if leadership is not None:
             assert leadership.ballot.replica == number, "it leads under a ballot of somebody else"
             assert leadership.ballot == core.promised == self.used, "it leads below its promise"
+            self._judge_reign(core.chosen, leadership.base)
         if core.ready:
             assert leadership is not None
             slot = leadership.leads_slot
@@ -157,3 +158,8 @@ class Node:
             kind, value = self.given[slot - 1]
             assert kind == EntryKind.LEADS, "ready without a LEADS of its own"
             assert decode_ballot(value) == leadership.ballot, "ready by another's LEADS"
+
+    def _judge_reign(self, floor: int, base: int) -> None:
+        """Whoever leads has not handed out, in this life, a change of members above which it was not elected."""
+        for slot, (kind, _) in enumerate(self.given[:floor], 1):
+            assert kind != EntryKind.CONFIGURATION or base > slot, f"it leads on behind the change in slot {slot}"

@@ -77,7 +77,10 @@ class Replica(Process):
                 self._stand(core)
             case "propose":
                 live.commands += 1
+                changing = core.changing
                 proposed = core.propose(f"command {self.number}.{live.commands}".encode())
+                if proposed is None and changing:
+                    raise Beyond  # it is right to refuse
                 assert proposed is not None
             case "change":
                 assert core.reconfigure(configuration(2, event.message)) is not None
@@ -265,9 +268,9 @@ class Replica(Process):
             yield Event("stand"), inbox  # (a group of one never loses its leader)
         leadership = core._leadership
         free = core.ready and leadership is not None and leadership.last < scope.slots and not core._transferring
-        if free and not core.changing:
+        if free:
             yield Event("propose"), inbox
-            for members in scope.changes if core.configuration.epoch == 1 else ():
+            for members in scope.changes if core.configuration.epoch == 1 and not core.changing else ():
                 yield Event("change", message=members), inbox
         if leadership is not None and 0 < leadership.heartbeat < scope.beats:
             yield Event("beat"), inbox
