@@ -19,6 +19,8 @@ class Agreement:
         self.log: dict[int, tuple[int, bytes]] = {}
         self.configuration = configuration
         """Who votes about the first slot that nobody has handed out."""
+        self.intended: set[Configuration] = {configuration}
+        """All that were ever proposed."""
         self.reign = NO_BALLOT
         """The ballot in force there."""
         self.reigns = 0
@@ -53,6 +55,7 @@ class Agreement:
             self.reign = max(self.reign, ballot)
         elif entry.kind == EntryKind.CONFIGURATION:
             configuration = decode_configuration(entry.value)
+            assert configuration in self.intended, f"slot {entry.slot} holds members that nobody has proposed"
             if configuration.epoch == self.configuration.epoch + 1:
                 self.configuration = configuration
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from replicas.paxos.core import Paxos
 from replicas.paxos.messages import Accept, Prepare, Promise
 from replicas.paxos.messages import Accepted as AcceptedMessage
-from replicas.paxos.types import NO_BALLOT, Ballot, Configuration, Entry, Output, Timing
+from replicas.paxos.types import NO_BALLOT, Ballot, Configuration, Entry, Output, Role, Timing
 from replicas.paxos.types import Accepted as AcceptedRecord
 from tests.sim.checker import Agreement
 from tests.sim.records import RecordDisk, Snapshot
@@ -243,6 +243,12 @@ class ConsensusProgram:
         token = Read(self._questions, self._agreement.end, free)
         if core.confirm(token):
             self._asked.add(token)
+
+    def hand_over(self, core: Paxos, target: int | None) -> None:
+        """An operator asks it to lead no more."""
+        if core.role is Role.LEADER and len(core.configuration.members) > 1:
+            core.hand_over(target)
+            assert core.propose(b"too late") is None, "whoever hands over proposes nothing more"
 
     @property
     def unanswered(self) -> int:

@@ -182,6 +182,10 @@ class Peace:
         in_time = self._kernel.run_until(self._kernel.now_us + PROMPT_US, done)
         assert in_time, f"news take longer than {PROMPT_US} us:\n{world.describe()}"
 
+    def _hand_over(self, leader: int, target: int | None) -> None:
+        program = self._world.programs[leader]
+        self._world.hosts[leader].do(lambda core: program.hand_over(core, target))
+
     def _prompt_hand_over(self) -> None:
         """Another leads long before anybody's patience would end."""
         world = self._world
@@ -189,7 +193,7 @@ class Peace:
         assert leader is not None
         others = [number for number in world.agreement.configuration.ids if number != leader]
         target = self._luck.choice([None, *others])
-        world.hosts[leader].do(lambda core: core.hand_over(target))
+        self._hand_over(leader, target)
         # It may find leftovers of old reigns in somebody's log, to be proposed one by one when pages are that small.
         leftovers_us = 0 if world.limits is ROOMY else world.limits.window_entries * PROMPT_US // 10
         done = self._kernel.run_until(
@@ -231,7 +235,7 @@ class Peace:
         leader = world.leader()
         if leader is not None and not calm and self._luck.random() < 0.6:
             target = self._luck.choice(members)  # who is there, or not
-            world.hosts[leader].do(lambda core: core.hand_over(target))
+            self._hand_over(leader, target)
         election_us = self._election_us
         self._kernel.run_until(self._kernel.now_us + CORE_ELECTIONS * election_us)
         reigns = world.agreement.reigns

@@ -182,7 +182,8 @@ class Trouble:
 
     def _hand_over(self) -> None:
         target = self._luck.choice([None, *self._world.hosts])
-        self._any_leader().do(lambda core: core.hand_over(target))
+        leader = self._any_leader()
+        leader.do(lambda core: self._world.programs[leader.number].hand_over(core, target))
 
     def _change_members(self, core: Paxos) -> None:
         if self.over:
@@ -198,7 +199,9 @@ class Trouble:
             if len(now) > self._world.fewest_members and self._luck.random() < 0.6:
                 now.remove(self._luck.choice(now))
             members = now
-        core.reconfigure(old._replace(epoch=old.epoch + 1, members=tuple(members)))
+        new = old._replace(epoch=old.epoch + 1, members=tuple(members))
+        self._world.agreement.intended.add(new)
+        core.reconfigure(new)
 
     def _change_and_split(self) -> None:
         """Another set of members is proposed, and some hear of it, and some do not: for a time there are two groups."""
