@@ -91,9 +91,13 @@ class Promptness:
     def _look_at_the_silent(self) -> None:
         """Whoever has said nothing for a lease, and a while, has none any more."""
         watch, leader = self._watch, self._leader()
-        if leader is None or leader.well_since_us is None or watch.network is None or watch.network.weather.straggle:
+        if leader is None or watch.network is None or watch.network.weather.straggle:
             return
-        steady_us = max(leader.well_since_us, watch.reign_us)
+        # A replica that stands still may have a keepalive in its hands, and pass it on when it wakes.
+        well_us = [host.well_since_us for host in watch.hosts.values() if host.alive]
+        if None in well_us:
+            return
+        steady_us = max(watch.reign_us, *[moment for moment in well_us if moment is not None])
         for session, (heard_us, ttl_us) in list(watch.streams.heard.items()):
             if session not in watch.reference.sessions:
                 del watch.streams.heard[session]
