@@ -69,7 +69,8 @@ class Roster:
         self.changes += 1
         known = self.find(wish.incarnation)
         if known in self.members:
-            if wish.asked:
+            if wish.asked and not wish.replaces:
+                # Else it came in by itself just before: the member whose place was meant for it is to go yet.
                 self.unasked.pop(known, None)
             return
         if known:

@@ -233,6 +233,20 @@ def test_a_newcomer_that_was_faster_than_the_operator_takes_the_place_all_the_sa
     assert "is a member already" in said["say"]
 
 
+def test_a_replacement_that_is_decided_just_after_its_newcomer_came_in_by_itself_goes_on() -> None:
+    """The wish was on its way when the newcomer became a member; nobody is told that it cannot be done."""
+    made, leader = group(3)
+    old = leader % 3 + 1
+    new = made.join("new")
+    made.pass_ms(2 * PARTNER_MS)
+    assert new in made.members(leader)
+    made.replicas[leader]._submit(commands.codec.encode(Admit("new", b"new", old, True)), None)
+    made.settle()
+    made.until_done(leader, "replace", str(old), "new", b"new")
+    assert old not in made.members(made.leader())
+    assert len(made.members(made.leader())) == 3
+
+
 def test_one_place_is_taken_once() -> None:
     """Two operators at once: the second is told who comes. If both were heard in one moment, one comes first."""
     made, leader = group(3)
