@@ -72,6 +72,7 @@ class MovingWorld(World):
         own_luck = self.kernel.luck(f"replica {number}")
         host = self._install(number, self._make_program(number, own_luck, self._join("", luck, replaces)), own_luck)
         self.fair_game.append(host)
+        self.kernel.note(f"machine {number} joins")
         host.start()
         return host
 
@@ -80,6 +81,7 @@ class MovingWorld(World):
         program = self.programs[host.number]
         if not program.spoilt:
             return False
+        self.kernel.note(f"machine {host.number} begins anew")
         host.crash()
         program.move_in(SimulatedDisk(random.Random(luck.random())), self._join(program.address, luck, replaces))
         host.gone = ""
@@ -99,6 +101,7 @@ class MovingWorld(World):
         """For good."""
         host = self.host_of(replica)
         if host is not None and not host.gone:
+            self.kernel.note(f"switch off {host.number}")
             host.crash()
             host.gone = OFF
 

@@ -28,7 +28,6 @@ __all__ = ["MEMBERS_SOMETIMES", "Members", "MembersWatch"]
 
 MEMBERS_SOMETIMES: Final = (
     "members: a change of the members was chosen",
-    "members: a configuration came too late for its epoch",
     "members: a leader was elected in another configuration",
     "members: a newcomer was admitted",
     "members: a newcomer was dismissed",
@@ -145,6 +144,7 @@ class Members:
         self.left |= {member.id: member.address for member in old.members if member.id not in new.ids}
         self.configuration, self.slot = new, slot
         self.epochs[new.epoch] = slot, new
+        self._watch.kernel.note(f"the members behind slot {slot} are {new.ids}")
         seen["members: a change of the members was chosen"] += 1
         if came > 1:
             seen["members: 2 came at once"] += 1
