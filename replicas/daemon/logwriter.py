@@ -21,15 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Log", "LogWriter"]
 
-SLOW_S: Final = 0.002
-"""A sync longer than this moves the writing to the thread: a loop that waits for a disk answers no heartbeat."""
-
-SLOW_FOR_S: Final = 5.0
-"""How long after a slow sync the thread is used, so that one slow disk does not stall the loop again and again."""
+SLOW_S: Final = 0.010
+"""A sync longer than this moves the writing to the thread: a loop that waits for a disk answers no heartbeat. It is a
+twentieth of a heartbeat's pace; on a busy machine a shorter delay is as often the scheduler's as the disk's, and there
+the thread's switches cost most."""
 
 SLOW_FOR_TIMES: Final = 1000
-"""And at least so many times as long as that sync took: a disk that hangs for a second each ten minutes would else cost
-the leader its place each time."""
+"""How many times as long as a slow sync took the thread writes after it. A disk that hangs for a second each ten minutes
+would else cost the leader its place each time."""
 
 
 class Log(Protocol):
@@ -145,7 +144,7 @@ class LogWriter:
         ended_s = self._loop.time()
         took_s = ended_s - began_s
         if took_s > SLOW_S:
-            self.slow_until_s = ended_s + max(SLOW_FOR_S, SLOW_FOR_TIMES * took_s)
+            self.slow_until_s = ended_s + SLOW_FOR_TIMES * took_s
         self._done(batch)
         return True
 

@@ -134,7 +134,7 @@ def test_the_longer_a_sync_took_the_longer_the_thread_writes(monkeypatch: pytest
 
     async def story() -> None:
         bench = Bench(Disk())
-        for took_s, penalty_s in ((0.001, None), (0.003, logwriter.SLOW_FOR_S), (1.0, 1000.0)):
+        for took_s, penalty_s in ((0.001, None), (0.011, 11.0), (0.02, 20.0), (1.0, 1000.0)):
             bench.writer.slow_until_s = 0.0
             times = iter([10.0, 10.0, 10.0 + took_s])
             monkeypatch.setattr(bench.writer, "_loop", SimpleNamespace(time=lambda times=times: next(times)))
