@@ -27,8 +27,8 @@ twentieth of a heartbeat's pace; on a busy machine a shorter delay is as often t
 the thread's switches cost most."""
 
 SLOW_FOR_TIMES: Final = 1000
-"""How many times as long as a slow sync took the thread writes after it. A disk that hangs for a second each ten minutes
-would else cost the leader its place each time."""
+"""How many times as long as a slow sync took the thread writes after it. A disk that hangs for a second each ten
+minutes would else cost the leader its place each time."""
 
 
 class Log(Protocol):
