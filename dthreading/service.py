@@ -131,7 +131,7 @@ class Service:
     def read_own(self, call: PendingCall, most_s: float) -> bool:
         """Waits for the answer of `call` at the socket itself. False: somebody else reads; its lock is to wait at."""
         link = self.dialer.link
-        if link is None:
+        if link is None or link.role.ours:
             return False
         if link.role.is_mine:
             reading.pry(link)
