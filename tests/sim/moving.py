@@ -109,8 +109,8 @@ class MovingProgram(WatchedProgram):
         """Tells the host that its process has come to be another thing."""
         self.now_ms: Callable[[], int] = lambda: 0
         self.petition: Petition | None = None
-        self.learning: dict[int, tuple[Learning, int]] = {}
-        """What newcomers have told this process, and when."""
+        self.learning: dict[int, tuple[Learning, int, int]] = {}
+        """What newcomers have told this process, when, and how much was chosen by then."""
         self.former: set[int] = set()
         """Ids of replicas that were here, and whose data is gone."""
         self._members_watch = watch
@@ -300,9 +300,9 @@ class MovingProgram(WatchedProgram):
         replica = self._introduced(source)
         if not replica:
             return
-        if isinstance(message, Learning):
-            self.learning[replica] = (message, self.now_ms())
         core = self.core
+        if isinstance(message, Learning) and isinstance(core, Replica):
+            self.learning[replica] = (message, self.now_ms(), core.paxos.chosen)
         if isinstance(message, Census):
             if self._formation is not None:
                 self._answer(core, replica, message)  # type: ignore[arg-type]

@@ -59,6 +59,9 @@ def _grow(world: MovingWorld, luck: random.Random) -> Steps:
     room = min(MACHINES_MAX - world.running, 7 - len(world.members))
     if room < 1:
         return
+    if room > 1 and luck.random() < 0.3:
+        yield from _grow_slowly(world, luck)
+        return
     hosts = [world.start_machine(luck) for _ in range(min(room, luck.choice((1, 2, 2))))]
     if luck.random() < 0.2:
         return
@@ -68,6 +71,20 @@ def _grow(world: MovingWorld, luck: random.Random) -> Steps:
     for host in hosts:
         yield _add(world, host)
     yield from _dismissed(world, hosts)
+
+
+def _grow_slowly(world: MovingWorld, luck: random.Random) -> Steps:
+    """The first of two is near, and away again, when the second one comes."""
+    early = world.start_machine(luck)
+    if luck.random() < 0.5:
+        yield _add(world, early, once=True)
+    yield luck.randint(500_000, 1_500_000)
+    world.put_away(early, luck.randint(2_000_000, 8_000_000))
+    yield luck.randint(0, 3_000_000)
+    late = world.start_machine(luck)
+    yield _add(world, late)
+    yield _add(world, early)
+    yield from _dismissed(world, [early, late])
 
 
 def _take_out(world: MovingWorld, replica: int, luck: random.Random) -> Steps:
@@ -112,7 +129,7 @@ def _replace_all(world: MovingWorld, luck: random.Random) -> Steps:
     """Each member that there is now, one after another; perhaps while one of them is away and knows of nothing."""
     members = luck.sample([*world.members], len(world.members))
     if luck.random() < 0.4:
-        world.put_away(members[-1], luck.randint(4_000_000, 12_000_000))
+        world.put_away(world.host_of(members[-1]), luck.randint(4_000_000, 12_000_000))
     for old in members[: luck.choice((2, len(members), len(members)))]:
         if old in world.members:
             yield from _take_place(world, old, luck)

@@ -45,7 +45,7 @@ MEMBERS_SOMETIMES: Final = (
     "members: a newcomer knew nobody any more",
     "members: a removed replica came back",
     "members: an operator was interrupted",
-    "members: one was away while others were replaced",
+    "members: one was away while others came or went",
     "members: struck in a change",
     "members: two operators at once",
     "client: knew nobody any more",
@@ -53,9 +53,10 @@ MEMBERS_SOMETIMES: Final = (
 """What every long run should have met of this."""
 
 NEWCOMERS_MAX: Final = 16
-NEAR_ENTRIES: Final = 4096
 SILENT_MS: Final = 1_700
-"""As `changing.py` has them, with room for clocks and a turn of the loop."""
+"""As `changing.py` has it, with room for clocks and a turn of the loop."""
+NEAR_ENTRIES: Final = 60
+"""Whoever lacks no more may vote. A simulated log is short: in these worlds the product's own figure is this, too."""
 
 
 class Newcomer(NamedTuple):
@@ -260,10 +261,10 @@ class Members:
                 continue
             heard = program.learning.get(member.id)
             assert heard is not None, f"replica {member.id} becomes a member, and was never heard"
-            (applied, snapshot_bytes, *_), heard_ms = heard
+            (applied, snapshot_bytes, *_), heard_ms, chosen = heard
             assert now_ms - heard_ms < SILENT_MS, f"replica {member.id} becomes a member, and is silent"
-            near = not snapshot_bytes and applied + NEAR_ENTRIES >= core.paxos.chosen
-            assert near, f"replica {member.id} becomes a member, and has {applied} of {core.paxos.chosen}"
+            near = not snapshot_bytes and applied + NEAR_ENTRIES >= chosen
+            assert near, f"replica {member.id} becomes a member, and has {applied} of {chosen}"
 
 
 def _state(core: Replica) -> tuple[Any, ...]:
