@@ -57,6 +57,7 @@ class Outcome(NamedTuple):
             assert (durable.snapshot_slot, durable.chain, durable.configuration) == (0, 0, None)
         first = durable.snapshot_slot + 1
         assert [told.slot for told in durable.entries] == list(range(first, first + len(durable.entries)))
+        assert durable.chosen < min(durable.doubtful, default=durable.chosen + 1), "what is in doubt counts as chosen"
         view = View(recovered.identity, durable.promised, snapshot, durable.entries)
         return cls(None, None, view, durable.doubtful, durable.chosen)
 

@@ -22,6 +22,9 @@ STATES_MAX: Final = 20_000
 SEED: Final = 3
 """Where the hunt begins."""
 
+BARE_SEED: Final = 332
+"""Where the hunt for a directory begins whose log holds nothing but promises: of it whole files are taken away."""
+
 SEEDS: Final = {
     "segments are dropped before the snapshot is in place": 1,
     "segments are dropped together, with no sync between": 2,
@@ -29,6 +32,12 @@ SEEDS: Final = {
     "opening does not make the batch durable that it found": 5,
     "the promise of a snapshot is forgotten": 1,
     "a snapshot that was damaged on its way is taken": 10,
+    "a received snapshot's promise hides that of the one before": 74,
+    "an older snapshot replaces a newer one": 2,
+    "a segment's last slot is that of its last batch": 47,
+    "a segment's last slot is that of its last batch, when it is read again": 238,
+    "the last segment is dropped, too": 1,
+    "a doubtful slot counts as chosen": 13,
 }
 """And elsewhere for those that show only in some runs, so that continuous integration need not wait for them."""
 
@@ -164,6 +173,64 @@ PLANTED: Final = (
         ("mending.py", ' and not data.strip(b"\\0"):', ":"),
     ),
     _planted(
+        "mending zeroes only where the torn tail begins",
+        "crashes",
+        ("mending.py", "    for at in reached:", "    for at in reached[:1]:"),
+    ),
+    _planted(
+        "the identity is written over itself",
+        "crashes",
+        ("identity.py", 'IDENTITY_ASIDE: Final = "identity.new"', 'IDENTITY_ASIDE: Final = "identity"'),
+    ),
+    _planted(
+        "a received snapshot's promise hides that of the one before",
+        "crashes",
+        ("store.py", "promised=max(header.promised, former.promised)", "promised=header.promised"),
+    ),
+    _planted(
+        "an older snapshot replaces a newer one",
+        "crashes",
+        ("snapshots.py", "if current is not None and current.slot >= header.slot:", "if False:"),
+    ),
+    _planted(
+        "a segment's last slot is that of its last batch",
+        "crashes",
+        ("log.py", "max(segment.last_slot, *pending, 0)", "max(pending, default=0)"),
+    ),
+    _planted(
+        "a segment's last slot is that of its last batch, when it is read again",
+        "crashes",
+        ("recovery.py", "segment.last_slot = max(segment.last_slot, header.last)", "segment.last_slot = header.last"),
+    ),
+    _planted(
+        "the last segment is dropped, too",
+        "crashes",
+        (
+            "log.py",
+            "len(self._segments) < 2 or self._segments[0].last_slot > slot",
+            "not self._segments or self._segments[0].last_slot > slot",
+        ),
+    ),
+    _planted(
+        "a doubtful slot counts as chosen",
+        "rot",
+        (
+            "store.py",
+            "state.chosen, min(state.doubtful, default=state.chosen + 1) - 1, entries",
+            "state.chosen, entries",
+        ),
+    ),
+    _planted(
+        "a slot that was written again stays doubtful",
+        "rot",
+        ("recovery.py", "self.doubtful.discard(slot)", "pass"),
+    ),
+    _planted(
+        "a snapshot that is gone is not missed",
+        "rot",
+        ("store.py", "if header is None and state.segments[0].index != FIRST_INDEX:", "if False:"),
+    ),
+    _planted(
         "mending drops what can be saved of a doubtful batch",
         "rot",
         ("mending.py", "for entry in lost.saved]", "for entry in lost.saved[1:]]"),
@@ -296,8 +363,13 @@ def hunt(planted: Planted) -> Caught | None:
 
 
 def _hunt_rot(planted: Planted, package: object) -> Caught | None:
-    tried = 0
-    for seed in range(SEED, SEED + 3):
+    search = rot.RotSearch(package, rot.bare(load("small"), BARE_SEED))  # type: ignore[arg-type]
+    search.all(rot.wholes(search.files))
+    tried = search.count
+    if search.problems:
+        return Caught(planted.name, planted.by, tried, search.problems[0].splitlines()[-1].strip())
+    first = SEEDS.get(planted.name, SEED)
+    for seed in range(first, first + 3):
         story, files = rot.settled(load("small"), seed)  # the copy that writes is sound: it is the reading that is not
         search = rot.RotSearch(package, files)  # type: ignore[arg-type]
         few = rot.flips(files, (rot.ONE_BIT,), every=37)

@@ -19,17 +19,22 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Final, NamedTuple
 
+from replicas.paxos.types import Accepted, Ballot, Entry, Promised
 from replicas.storage.files import SECTOR
 from tests.storage.crashes.oracle import Outcome, brief
-from tests.storage.crashes.recorder import Files
+from tests.storage.crashes.package import SEGMENT_BYTES
+from tests.storage.crashes.recorder import Files, RecordingDisk
 from tests.storage.crashes.search import opened
 from tests.storage.crashes.story import Story
 
-__all__ = ["Damaged", "RotSearch", "settled"]
+__all__ = ["Damaged", "RotSearch", "bare", "settled"]
 
 ONE_BIT: Final = "one bit"
 ALL_BITS: Final = "all bits"
 LOG: Final = re.compile(r"log-\d{10}")
+GO_ON_EVERY: Final = 5
+"""Of the damages that leave slots in doubt, so many have these slots written again, as consensus does."""
+
 NAMES_A_FILE: Final = re.compile(
     r"log-\d{10}|identity|snapshot|its log is gone|has format version|slot \d+ is missing from its log"
 )
@@ -51,14 +56,32 @@ class Damaged(NamedTuple):
 def settled(package: ModuleType, seed: int, *, segments: int = 3) -> tuple[Story, Files]:
     """What the first story from this seed on leaves that ends with a snapshot, an identity and so many segments."""
     while True:
-        story = Story(package, seed)
-        life = story.lives[-1]
-        afloat = life.afloat(len(life.ops))
-        files = afloat.after((0,) * len(afloat.atoms))
-        used = [name for name in files if LOG.fullmatch(name) and files[name].strip(b"\0")]
-        if len(used) >= segments and "snapshot" in files and _end_of_log(package, files)[2]:
+        story, files, used = _left_by(package, seed)
+        if used >= segments and "snapshot" in files and _end_of_log(package, files)[2]:
             return story, files
         seed += 1
+
+
+def bare(package: ModuleType, seed: int) -> Files:
+    """What the first story from this seed on leaves whose log holds no slot at all any more: without its snapshot it
+    would look like that of a replica which has only promised something.
+    """
+    while True:
+        _, files, _ = _left_by(package, seed)
+        if "snapshot" in files and "log-0000000001" not in files:
+            disk = RecordingDisk(files)
+            if not package.store.read_log(disk, package.store.segment_indexes(disk.names()), 0).entries:
+                return files
+        seed += 1
+
+
+def _left_by(package: ModuleType, seed: int) -> tuple[Story, Files, int]:
+    """A story, the files that it leaves, and how many segments of its log hold something."""
+    story = Story(package, seed)
+    life = story.lives[-1]
+    afloat = life.afloat(len(life.ops))
+    files = afloat.after((0,) * len(afloat.atoms))
+    return story, files, sum(bool(LOG.fullmatch(name)) and bool(files[name].strip(b"\0")) for name in files)
 
 
 @dataclass
@@ -103,8 +126,26 @@ class RotSearch:
             _, again, _ = opened(self.package, disk.files())
             objection = None if again == outcome else f"mended and opened again it says: {again}"
         self.told[damage.what, verdict] += 1
+        if objection is None and verdict == "doubtful" and self.told[damage.what, verdict] % GO_ON_EVERY == 1:
+            objection = self._goes_on(disk.files(), outcome)
         if objection is not None:
             self._problem(damage, f"{brief(outcome)}\n  {objection}")
+
+    def _goes_on(self, files: Files, outcome: Outcome) -> str | None:
+        """Slots in doubt are learned again, and then nothing is in doubt any more, and nothing else has changed."""
+        disk = RecordingDisk(files)
+        storage = self.package.Storage.open(disk, segment_bytes=SEGMENT_BYTES)
+        ballot = Ballot(outcome.view.promised.round + 1, 1)
+        written = {slot: Entry(slot, ballot, 1, b"again") for slot in sorted(outcome.doubtful)}
+        storage.append([Promised(ballot), *map(Accepted, written.values())])
+        storage.sync()
+        storage.close()
+        _, again, _ = opened(self.package, disk.files())
+        if not isinstance(again, Outcome) or again.doubtful:
+            return f"written again and opened, it says: {again}"
+        wanted = {entry.slot: entry for entry in outcome.view.entries} | written
+        found = {entry.slot: entry for entry in again.view.entries}
+        return None if found == wanted else f"written again and opened, it holds: {brief(again)}"
 
     @property
     def count(self) -> int:
