@@ -11,8 +11,10 @@ JOBS   := 2
 # How long `make sim` goes on, and how many worlds `make mutants` tries for each bug.
 MINUTES := 5
 SEEDS  := 200
+# How many states `make crashes` opens.
+STATES := 1000000
 
-.PHONY: demo test check format lint types unit sim mutants compat compat-running compat-others bench package clean help
+.PHONY: demo test check format lint types unit sim mutants crashes compat compat-running compat-others bench package clean help
 
 help:
 	@echo "make demo     index the standard library's words: plainly, on three replicas under fire, and with nothing configured"
@@ -20,6 +22,7 @@ help:
 	@echo "make check    the quick part: format, lint, types, the shape of the code"
 	@echo "make sim      simulated worlds on all cores, with a summary: make sim MINUTES=60"
 	@echo "make mutants  plant bugs and count the simulated worlds until each is caught: make mutants SEEDS=200"
+	@echo "make crashes  open what a power cut at any moment may leave of a storage: make crashes STATES=1000000"
 	@echo "make compat   CPython's own suites for threading and queue, on each interpreter found"
 	@echo "make bench    the measurable promises, measured; make bench BENCH=--quick for less than a minute of it"
 	@echo "make clean    remove everything that was built or installed here"
@@ -62,6 +65,9 @@ sim: $(READY)
 
 mutants: $(READY)
 	$(PYTHON) -m tests.mutants --seeds $(SEEDS) --jobs $(JOBS)
+
+crashes: $(READY)
+	$(PYTHON) -m tests.storage.crashes --states $(STATES)
 
 compat: compat-running compat-others
 
