@@ -19,10 +19,11 @@ from replicas.objects.base import Refused, Replicated
 from replicas.objects.condition import Condition
 from replicas.objects.event import Event
 from replicas.objects.lock import Ownable, RLock
-from replicas.objects.queue import LifoQueue, Queue
+from replicas.objects.queue import LifoQueue, Queue, SimpleQueue
 from replicas.objects.semaphore import BoundedSemaphore, Semaphore
+from replicas.objects.stores import Sorted
 from replicas.objects.waiting import WaitQueue
-from tests.stateful.specs import EVENT, LOCK, RLOCK, Spec, barrier, conditions, queue, semaphore
+from tests.stateful.specs import EVENT, LOCK, RLOCK, SIMPLE_QUEUE, Spec, barrier, conditions, queue, semaphore
 from tests.stateful.test_stateful import try_all
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -120,6 +121,21 @@ def one_more(self: Queue) -> bool:
     return 0 < self.maxsize < len(self.store)
 
 
+def pop_largest(self: Sorted) -> Any:
+    """The wrong end."""
+    self._length -= 1
+    entry = self._blocks[-1].pop()
+    if not self._blocks[-1]:
+        self._blocks.pop()
+    return entry
+
+
+def enter_quietly(self: SimpleQueue, priority: Any, item: bytes) -> None:
+    """Whoever waits for it is not told."""
+    self.serial += 1
+    self.store.append((priority, self.serial, item))
+
+
 def unbounded(self: BoundedSemaphore, n: int) -> None:
     if self.available + n > self.arguments[0] + 1:
         raise Refused("value", "Semaphore released too many times")
@@ -140,6 +156,8 @@ FAULTS: tuple[tuple[str, Spec, Plant], ...] = (
     ("shutdown leaves the putters", queue("Queue", 1), operation(Queue, "shutdown", shutdown_getters_only)),
     ("the last task_done wakes no joiner", queue("Queue", 0), method(Queue, "_lessen", lessen_quietly)),
     ("a get lets no putter in", queue("Queue", 1), method(Queue, "_let_in", let_in_nobody)),
+    ("the largest comes first", queue("PriorityQueue", 0), method(Sorted, "pop", pop_largest)),
+    ("a put wakes no getter", SIMPLE_QUEUE, method(SimpleQueue, "_enter", enter_quietly)),
     ("there is room for one more", queue("LifoQueue", 2), method(LifoQueue, "_is_full", one_more)),
 )  # fmt: skip
 
