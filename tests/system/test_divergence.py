@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.server.cluster import ROOT, Cluster, Node
 from tests.server.raw import Raw
+from tests.system.busy import Busy
 
 
 @pytest.fixture
@@ -107,3 +109,21 @@ def test_a_leader_whose_memory_is_spoilt_stops_as_well(cluster: Cluster) -> None
     with cluster.client() as client:
         client.open()
         assert client.call(client.attach("Lock", "precious"), "acquire", False, 1) is False
+
+
+def test_programs_notice_nothing_when_a_leader_is_wrong(cluster: Cluster, tmp_path: Path) -> None:
+    """It sends them away and hands over before it ends: no call fails, and none is told what could not be."""
+    busy = Busy(cluster, tmp_path, count=3)
+    try:
+        busy.go_on()
+        victim = cluster.leader()
+        with cluster.client(victim) as client:
+            client.open(600_000)
+            client.call(client.attach("Lock", "precious"), "acquire", True, 1)
+        victim.signal(signal.SIGUSR1)
+        assert victim.wait() == 7
+        assert "in Lock 'precious' of namespace '" in victim.log_text()
+        busy.go_on()
+        busy.end()
+    finally:
+        busy.close()
