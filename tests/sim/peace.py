@@ -212,6 +212,19 @@ class Peace:
         snapshot = self._world.programs[number].disk.floor
         assert core.first_kept > snapshot - self._world.habits.keep, f"{number} keeps what it has a snapshot of"
 
+    def one_comes_back_in_doubt(self) -> None:
+        """In the middle of peace somebody's disk cannot read its last batch: the others must tell it that again."""
+        world, luck = self._world, self._luck
+        number, leader = luck.choice(world.agreement.configuration.ids), world.leader()
+        assert leader is not None
+        world.burst(leader)
+        self._kernel.run_until(self._kernel.now_us + luck.randint(1_000, 8_000))
+        world.programs[number].doubt_next = True
+        world.hosts[number].crash()
+        self._kernel.run_until(self._kernel.now_us + luck.randint(1_000, 20_000))
+        world.restart(world.hosts[number])
+        self._settle()
+
     # --- a quorum of them
 
     def for_a_quorum(self, *, calm: bool = False) -> None:

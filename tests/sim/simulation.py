@@ -131,6 +131,8 @@ class ConsensusSimulation:
         if not quorum_first and self._may_lose_some() and self.kernel.chance(0.7):
             peace.for_a_quorum(calm=True)
             peace.after_all_but_some()
+        if self._may_lose_some():
+            peace.one_comes_back_in_doubt()
         self.agreement.kept()
 
     def _may_lose_some(self) -> bool:
