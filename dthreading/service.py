@@ -219,7 +219,7 @@ class Service:
     def _turn(self, most_s: float) -> None:
         now = self._clock()
         self._woken = False
-        self._obey()
+        self._obey(now)
         session = self.session
         known = len(self._news)
         self.dialer.catch_up(session, self._clock)
@@ -279,12 +279,15 @@ class Service:
             while self._opened:
                 self._opened.popleft().release()
 
-    def _obey(self) -> None:
+    def _obey(self, now: float) -> None:
+        asked = bool(self._requests)
         while self._requests:
             action, argument = self._requests.popleft()
             action(argument)
         session = self.session
-        while self._detached:
+        # With other words or a keepalive, never because this thread looks who reads: a child that was just forked has
+        # to attach what its parent lets go of, and is given time.
+        while self._detached and (asked or session is None or now >= session.next_at(now)):
             target = self._detached.popleft()
             if session is not None and not session.over:
                 session.detach(target)
