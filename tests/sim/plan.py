@@ -135,8 +135,8 @@ def _clients(seed: int, menu: Menu, count: int) -> tuple[Part, ...]:
         uses = tuple(name for name in stock if luck.random() < 0.8) or (luck.choice(stock),)
         parts.append((f"c{number}", uses))
     threads = sum(len(uses) for _, uses in parts)
-    # A turn of a thread is two or three calls.
-    return tuple(Part(name, uses, 2.5 * threads / rate) for name, uses in parts)
+    # A turn of a thread is two or three calls, and some uses have several threads.
+    return tuple(Part(name, uses, 3.0 * threads / rate) for name, uses in parts)
 
 
 def _mishaps(seed: int, menu: Menu, trouble_us: int) -> tuple[Mishap, ...]:

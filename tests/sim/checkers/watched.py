@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tests.sim.checkers.watch import Watch
 
 
+_SAY_A_BALLOT = frozenset({Promise, Accepted, Prepare, Accept})
+
+
 class WatchedProgram(GroupProgram):
     """A replica, each of whose machines tells of every entry that it applies."""
 
@@ -58,7 +61,7 @@ class WatchedProgram(GroupProgram):
 
     def sent(self, message: Any) -> None:
         super().sent(message)
-        if isinstance(message, Promise | Accepted | Prepare | Accept):
+        if type(message) in _SAY_A_BALLOT:
             self._watch.kept[self.replica].said(message.ballot)
 
 
