@@ -45,6 +45,8 @@ MEMBERS_SOMETIMES: Final = (
     "members: a newcomer knew nobody any more",
     "members: a removed replica came back",
     "members: an operator was interrupted",
+    "members: a successor carried a change through",
+    "members: one became a member while it was down",
     "members: one was away while others came or went",
     "members: struck in a change",
     "members: two operators at once",
@@ -83,6 +85,7 @@ class Members:
         """Ids that are used up, and where they were."""
         self.at_proposal: list[Callable[[int], None]] = []
         """Called once each, with the node that proposes other members next."""
+        self._proposers: dict[Configuration, int] = {}
         self._watch = watch
         self._dumps: dict[int, Any] = {}
         """By slot that touches it, the roster as the witness has it."""
@@ -98,7 +101,10 @@ class Members:
             if self.configuration.epoch > 1:
                 self._watch.kernel.seen["members: a leader was elected in another configuration"] += 1
         elif entry.kind == EntryKind.CONFIGURATION:
-            self._configure(entry.slot, decode_configuration(entry.value))
+            new = decode_configuration(entry.value)
+            if self._proposers.get(new, entry.ballot.replica) != entry.ballot.replica:
+                self._watch.kernel.seen["members: a successor carried a change through"] += 1
+            self._configure(entry.slot, new)
         elif entry.kind == EntryKind.COMMAND:
             self._obey(entry)
         else:
@@ -140,6 +146,9 @@ class Members:
             assert newcomer is not None, f"{member} becomes a member, and was never admitted (or has left)"
             assert (newcomer.address, newcomer.incarnation) == (member.address, member.incarnation), (member, newcomer)
             came += 1
+            host = self._watch.hosts.get(int(member.address[1:]))
+            if host is not None and not host.alive:
+                seen["members: one became a member while it was down"] += 1
         assert len({member.address for member in new.members}) == len(new.members), new
         assert len({member.incarnation for member in new.members}) == len(new.members), new
         self.left |= {member.id: member.address for member in old.members if member.id not in new.ids}
@@ -253,6 +262,7 @@ class Members:
             assert int(arguments[0]) not in configuration.ids, f"{verb}{arguments} is reported in {configuration}"
 
     def _proposed(self, program: MovingProgram, core: Replica, new: Configuration) -> None:
+        self._proposers[new] = core.paxos.replica
         old, now_ms = core.paxos.configuration, program.now_ms()
         if len(old.members) > 1:
             assert core.paxos.replica in new.ids, f"replica {core.paxos.replica} leads, and takes itself out"
