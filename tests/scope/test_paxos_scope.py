@@ -15,7 +15,11 @@ COUNTED = {
     "2 ballots": 11_029,
     "2 ballots, a command": 21_280,
     "3 ballots": 44_152,
-    "a crash": 60_994,
+    "a crash": 26_271,
+    "a second member": 3_420,
+    "a third member": 9_627,
+    "another member, and the leader goes": 1_563,
+    "a second member and a crash": 459,
 }
 """States. Another number is no fault, but half or twice of it is another model, and somebody should know why."""
 
