@@ -19,6 +19,11 @@ SOMETIMES = (
     "withdrawn before it was seen",
     "withdrawn while it waited",
     "woken under a later leader",
+    "calls that had to be answered promptly",
+    # of disks
+    "disk: slots in doubt after a restart",
+    "disk: sound again after its last batch was damaged",
+    "kill: in the middle of the log",
     # of sessions
     "session ended while it held",
     "session ended while it waited",
@@ -68,6 +73,7 @@ SOMETIMES = (
     "crowd: threads were started",
     "lock: a stale release was refused",
     "lock: lost while it was held",
+    "misfit: another has that name",
     "mixed: held one and had another",
     "private: gone before it was used",
     "queue: came back with a lost session",
@@ -75,6 +81,7 @@ SOMETIMES = (
     "resource: its unfenced twin took a stale write",
     "resource: refused a stale write",
     "rlock: restored",
+    "semaphore: more than there were was refused",
     # of the search that trusts nothing
     "black box: Lock linearizable",
     "black box: Queue linearizable",
