@@ -15,6 +15,7 @@ from replicas.replica.auditing import Auditing
 from replicas.replica.core import Replica
 from replicas.replica.messages import Account
 from tests.sim.running import DRAWN
+from tests.sim.running import world_of as drawn_world
 from tests.sim.world import World
 
 SEEDS = range(int(os.environ.get("AUDIT_SEEDS") or 8))
@@ -23,7 +24,7 @@ AUDIT_MS = 300
 
 def world_of(seed: int) -> World:
     """A world in which a leader has the states compared several times a second."""
-    world = World(DRAWN.plan(seed))
+    world = drawn_world(DRAWN.plan(seed))
     for program in world.programs.values():
         program.audit_ms = AUDIT_MS
     return world

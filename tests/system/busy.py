@@ -86,7 +86,7 @@ BUSY = """
     threads[0].join()
     say("ending")
     assert told() == "part"
-    meeting.abort()
+    met.abort()  # recorded as well: who still waits is told so by it
     threads[1].join()
     with open(f"history-{who}.json", "w") as kept:
         kept.write(history.to_json())
