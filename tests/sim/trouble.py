@@ -183,7 +183,12 @@ class Trouble:
     def _hand_over(self) -> None:
         target = self._luck.choice([None, *self._world.hosts])
         leader = self._any_leader()
-        leader.do(lambda core: self._world.programs[leader.number].hand_over(core, target))
+
+        def hand_over(core: Paxos) -> None:
+            if not self.over:  # the machine stood still in between
+                self._world.programs[leader.number].hand_over(core, target)
+
+        leader.do(hand_over)
 
     def _change_members(self, core: Paxos) -> None:
         if self.over:
