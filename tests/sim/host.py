@@ -86,6 +86,8 @@ class Host:
         self.armed: Armed | None = None
         self.down_us = 500_000
         """How long it stays down when it died by itself."""
+        self.down_since_us = 0
+        """When its process ended last."""
         self.gone = ""
         """Why its daemon refuses to start, once it does."""
         self.died: Callable[[], None] = lambda: None
@@ -153,6 +155,7 @@ class Host:
             self.program.end()
 
     def _down(self) -> None:
+        self.down_since_us = self._kernel.now_us
         self.core = self.armed = None
         self._life += 1
         self._network.reset(self.number)

@@ -162,10 +162,23 @@ def _transfer(world: MovingWorld, luck: random.Random) -> Steps:
         yield Command("transfer", lambda: ("", former))
 
 
+def _one_too_many(world: MovingWorld, luck: random.Random) -> Steps:
+    """As many are down as a group can do without, and one of the others is to be taken out."""
+    members = luck.sample([*world.members], len(world.members))
+    down = members[: (len(members) - 1) // 2]
+    for replica in down:
+        world.put_away(world.host_of(replica), luck.randint(5_000_000, 8_000_000))
+    yield luck.randint(2_600_000, 4_000_000)
+    yield _remove(members[-1])
+
+
 def _blunder(world: MovingWorld, luck: random.Random) -> Steps:
     """What is to be refused, or is done already: somebody who never was, or has left; a member for its own place."""
     some = luck.choice([*world.members])
     host = world.host_of(some)
+    if luck.random() < 0.5 and world.calm and len(world.members) in {2, 3, 5}:
+        yield from _one_too_many(world, luck)
+        return
     gone = luck.choice([*world.watch.members.left, 99])
     yield _remove(luck.choice((gone, "r77")))
     if host is not None and host.alive and world.newcomer(host) is not None:

@@ -57,6 +57,8 @@ MEMBERS_SOMETIMES: Final = (
 NEWCOMERS_MAX: Final = 16
 SILENT_MS: Final = 1_700
 """As `changing.py` has it, with room for clocks and a turn of the loop."""
+KNOWN_US: Final = 2_500_000
+"""So long after a replica has fallen every leader that has been well knows it."""
 NEAR_ENTRIES: Final = 60
 """Whoever lacks no more may vote. A simulated log is short: in these worlds the product's own figure is this, too."""
 
@@ -266,6 +268,7 @@ class Members:
         old, now_ms = core.paxos.configuration, program.now_ms()
         if len(old.members) > 1:
             assert core.paxos.replica in new.ids, f"replica {core.paxos.replica} leads, and takes itself out"
+        self._is_survived(program.node, new)
         for member in new.members:
             if member.id in old.ids:
                 continue
@@ -275,6 +278,16 @@ class Members:
             assert now_ms - heard_ms < SILENT_MS, f"replica {member.id} becomes a member, and is silent"
             near = not snapshot_bytes and applied + NEAR_ENTRIES >= chosen
             assert near, f"replica {member.id} becomes a member, and has {applied} of {chosen}"
+
+    def _is_survived(self, leader: int, new: Configuration) -> None:
+        """The group can go on with those of these members that have not been down for long."""
+        hosts, since_us = self._watch.hosts, self._watch.kernel.now_us - KNOWN_US
+        well_us = hosts[leader].well_since_us
+        if well_us is None or well_us > since_us:
+            return
+        machines = [hosts[int(member.address[1:])] for member in new.members]
+        down = sum(not host.alive and host.down_since_us < since_us for host in machines)
+        assert len(new.members) - down >= new.quorum, f"{down} of {new.ids} are down, and the group stands still"
 
 
 def _state(core: Replica) -> tuple[Any, ...]:
