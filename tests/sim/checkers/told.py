@@ -78,6 +78,10 @@ class Told:
         self.to_undo: set[CallName] = set()
         """Whose thread has gone, so that what it gives must be given back."""
         self.given_up: list[tuple[SimulatedClient, Ask, PendingCall]] = []
+        self._giving: dict[tuple[Key, SimulatedClient], int] = {}
+        """How many of a client's threads are giving permits of a semaphore back."""
+        self._gave: dict[tuple[Key, SimulatedClient], int] = {}
+        """In which slot that was done last."""
         self.told_slot = 0
         """The highest slot whose effect some thread has seen."""
         self.checked = 0
@@ -112,6 +116,8 @@ class Told:
         """A call begins; returns what has been seen by then, for `hears`."""
         key = (ask.target.namespace, ask.target.name)
         beliefs = self.beliefs.get(key)
+        if ask.operation == "release" and ask.target.kind in SEMAPHORES:
+            self._giving[key, client] = self._giving.get((key, client), 0) + 1
         if ask.operation in {"release", "release_save"} and beliefs:
             self._gives_back(key, client, ask)
         elif ask.operation == "wait" and ask.others:
@@ -123,6 +129,9 @@ class Told:
         """The call has ended as `call` says; whether the log has decided so."""
         self.checked += 1
         session = call.session
+        key = (ask.target.namespace, ask.target.name)
+        if ask.operation == "release" and ask.target.kind in SEMAPHORES:
+            self._giving[key, client] -= 1
         if call.lost:
             self._lost(ask, call)
         elif call.error is not None:
@@ -183,7 +192,10 @@ class Told:
             timed_out = call.withdrawn and value in {ask.manner.expired, "runtime"}
             assert value in allowed or value in {"gone", "mismatch"} or timed_out, f"{ask} raised {value}"
         elif ask.operation in {"acquire", "acquire_restore"} and value is not False:
-            self._believes(client, session, ask, call)
+            if not self._is_given_away(client, ask, decided.slot):
+                self._believes(client, session, ask, call)
+        elif ask.operation == "release":
+            self._gave[(ask.target.namespace, ask.target.name), client] = decided.slot
         elif ask.operation == "wait" and ask.others:
             lock = ask.others[0]
             self._believe((lock.namespace, lock.name), Belief(client, session, ask.arguments[1], call))
@@ -212,6 +224,13 @@ class Told:
             seen["time was up, and it was granted all the same"] += 1
 
     # --- what threads believe to hold
+
+    def _is_given_away(self, client: SimulatedClient, ask: Ask, slot: int) -> bool:
+        """Permits have no names: a thread that gives one back which it took in a session that is lost gives back what
+        another thread of its process took in the new one.
+        """
+        which = (ask.target.namespace, ask.target.name), client
+        return bool(self._giving.get(which)) or self._gave.get(which, 0) > slot
 
     def _believes(self, client: SimulatedClient, session: ClientSession, ask: Ask, call: PendingCall) -> None:
         key = (ask.target.namespace, ask.target.name)
