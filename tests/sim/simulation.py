@@ -68,6 +68,7 @@ class ConsensusSimulation:
         self._reads = luck.choice((0.1, 0.3, 0.8))
         self._large = luck.choice((0.0, 0.1, 0.5))
         self._working = True
+        self.reigns_in_trouble = 0
 
     def _install(self, number: int, configuration: Configuration) -> None:
         program = ConsensusProgram(number, configuration, self.agreement, self.kernel.random, self.habits)
@@ -122,6 +123,7 @@ class ConsensusSimulation:
         trouble.begin()
         self.kernel.run_until(self.faults.trouble_us)
         trouble.over = True
+        self.reigns_in_trouble = self.agreement.reigns
         self._working = False
         self.kernel.note("peace")
         quorum_first = self.kernel.chance(0.5)
