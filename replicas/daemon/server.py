@@ -195,7 +195,9 @@ class Daemon(Entrance):
                 self._send(core, output)
                 if output.batch or output.send_after_sync:
                     self.log.add(output.batch, output.persist, output.send_after_sync)
-                if not self.log.due or not self.log.go() or not core.due:
+                written = self.log.due and self.log.go()
+                self._outgoing.flush()  # others wait for what is on the disk now
+                if not (written or core.behind) or not core.due:
                     break
             else:
                 self._loop.call_soon(self._turn)

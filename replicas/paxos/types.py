@@ -118,7 +118,7 @@ class Output:
 
     `send_now` may leave at once. `send_after_sync` may leave only when `persist`, and the `persist` of every earlier
     output, is on disk; then `synced(batch)` tells the core. `chosen` is contiguous, in order, each entry exactly once
-    in the life of this object: apply it at once.
+    in the life of this object: to be applied soon, in this order.
     """
 
     persist: list[Record]

@@ -49,6 +49,9 @@ __all__ = ["Replica"]
 
 _OF_CONSENSUS: Final = frozenset(MESSAGES.values())
 
+DUTIES_MS: Final = 20
+"""How often `tick` looks for leases that have ended, audits that are due and the like; it is called each millisecond."""
+
 LEADERLESS_MS: Final = 3000
 """Without a leader for this long (several elections' worth), a replica sends its clients on to the others."""
 
@@ -82,6 +85,7 @@ class Replica(Confirming):
         paxos.reigned(Ballot(*machine.ballot_in_force))
         self._namespace_term_ms = namespace_term_ms
         self._due_ms = now_ms  # a tick long after it means that the process was paused
+        self._duties_ms = now_ms
         self._forwarding = Forwarding(self._hosting, now_ms)
         self._streams = Streams()
         self._cutting = Cutting(machine.applied)
@@ -93,6 +97,7 @@ class Replica(Confirming):
         self._proposed = 0
         self._informed: set[int] = set()
         self._leapt = True  # the state is not what the last take() left behind
+        self._postponed: list[Entry] = []  # chosen, and not applied before an acknowledgement has left
         self._members = Membership(paxos, machine, genesis or paxos.configuration, seeds, self._submit_own)
         self._epoch = paxos.configuration.epoch
         self._learns = paxos.role is Role.LEARNER  # looked up once an epoch: each message of a client asks
@@ -186,12 +191,14 @@ class Replica(Confirming):
         self._now_ms = now_ms
         self.paxos.tick(now_ms)
         self._notice_reign()
-        if self._tenure is not None:
-            self._to_propose.extend(self._tenure.expired(now_ms, late_ms))
-            self._to_propose.extend(self._auditing.due(self.machine, now_ms))
-        self._members.tick(now_ms, self._fetching.received, self._output)
-        self._auditing.tick(now_ms)
-        self._follow()
+        if now_ms >= self._duties_ms:
+            self._duties_ms = now_ms + DUTIES_MS
+            if self._tenure is not None:
+                self._to_propose.extend(self._tenure.expired(now_ms, late_ms))
+                self._to_propose.extend(self._auditing.due(self.machine, now_ms))
+            self._members.tick(now_ms, self._fetching.received, self._output)
+            self._auditing.tick(now_ms)
+            self._follow()
         self._due_ms = max(now_ms, self.paxos.wake_ms)  # or one pause would be counted again by the next tick
 
     @property
@@ -223,8 +230,13 @@ class Replica(Confirming):
         output.persist, output.batch = paxos.persist, paxos.batch
         output.send_now[:0] = paxos.send_now
         output.send_after_sync += paxos.send_after_sync
-        for entry in paxos.chosen:
-            self._apply(entry)
+        chosen = self._postponed + paxos.chosen if self._postponed else paxos.chosen
+        if output.send_after_sync and paxos.persist and not self._leads and not self._cutting.busy:
+            self._postponed = chosen  # the leader waits for this acknowledgement, and hardly anybody for our state
+        else:
+            self._postponed = []  # before a snapshot is begun, which is of all that is chosen
+            for entry in chosen:
+                self._apply(entry)
         for token in paxos.failed:
             self._unconfirmed(token)
         for token in paxos.confirmed:
@@ -248,9 +260,14 @@ class Replica(Confirming):
     @property
     def due(self) -> bool:
         """Whether `take` may have something to say. Much cheaper than to ask it, and never False when it would."""
-        if self._leapt or self._to_propose or self.wants_turn or not self._output.is_empty:
+        if self._leapt or self._postponed or self._to_propose or self.wants_turn or not self._output.is_empty:
             return True
         return self.paxos.due or self._forwarding.due or self._members.due
+
+    @property
+    def behind(self) -> bool:
+        """Whether the last `take` has left for the next one what could wait."""
+        return bool(self._postponed)
 
     @property
     def wants_turn(self) -> bool:
@@ -357,6 +374,7 @@ class Replica(Confirming):
             return
         assert machine.applied == slot
         self.machine = machine
+        self._postponed = [entry for entry in self._postponed if entry.slot > slot]
         self._cutting.restart(slot)
         self._auditing.restart()
         self.paxos.installed(slot, configuration, chain, promised)
