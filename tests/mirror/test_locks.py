@@ -3,15 +3,17 @@
 
 import copy
 import gc
+import itertools
 import pickle
 import sys
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
 import dthreading
-from dthreading import holds, proxy
+from dthreading import holds, ownable, proxy
 from dthreading.errors import LockLost, WrongGroup
 from dthreading.session.calls import ACQUIRE, RELEASE, Target
 from tests.tracing import interrupted_at
@@ -303,6 +305,54 @@ def test_an_interrupted_release_is_finished(kind):
             proxy.Proxy._ask = ask
         assert not lock.locked()
         assert lock.fence is None
+
+
+@BOTH
+@pytest.mark.parametrize("struck", [KeyboardInterrupt, TimeoutError], ids=["Ctrl-C", "an alarm's error"])
+def test_a_release_that_is_interrupted_again_and_again_is_finished(kind, struck, monkeypatch):
+    """Whoever wants a program to end presses Ctrl-C more than once, and the second comes while the first is seen to."""
+    lock = getattr(dthreading, kind)()
+    ask = proxy.Proxy._ask
+    hits = []
+
+    def interrupted(self, *arguments):
+        hit = hits.pop(0) if hits else None
+        if hit == "before":
+            raise struck
+        answer = ask(self, *arguments)
+        if hit == "after":
+            raise struck
+        return answer
+
+    for script in itertools.product(["before", "after", None], repeat=4):
+        if script[0] is None:
+            continue
+        lock.acquire()
+        hits[:] = script
+        with monkeypatch.context() as patch:
+            patch.setattr(proxy.Proxy, "_ask", interrupted)
+            with pytest.raises(struck):
+                lock.release()
+        assert not lock.locked(), script
+        assert lock.fence is None, script
+
+
+def test_an_interrupt_of_a_release_arrives_even_if_the_group_does_not_answer(lock, monkeypatch, caplog):
+    """The lock cannot be freed then, so the user hears of that; and is not kept for longer than a lease."""
+    lock.acquire()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    now = iter(range(1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(ownable, "time", SimpleNamespace(monotonic=lambda: next(now)))
+        patch.setattr(proxy.Proxy, "_ask", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lock.release()
+    assert next(now) < 100
+    assert "may still be held" in caplog.text
+    lock.release()  # it is still on record, so that this can be tried again
 
 
 # --- what else programs do with locks --------------------------------------------------------------------------------
