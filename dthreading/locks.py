@@ -16,7 +16,7 @@ import warnings
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from dthreading import naming, runtime
-from dthreading.errors import LockLost
+from dthreading.errors import DThreadingError, LockLost
 from dthreading.holds import Hold
 from dthreading.ownable import Ownable
 from dthreading.proxy import Proxy, timeout_in_seconds
@@ -69,16 +69,20 @@ class Lock(Ownable):
             return
         self._check_valid(hold)
         try:
-            self._ask("release", (hold.fence,), RELEASE)
-        except LockLost:
+            self._release_once(0, hold)
+        except DThreadingError:
             raise
         except RuntimeError:
             self._proxy_holds.forget(hold)  # another process released it meanwhile
             raise
-        except (KeyboardInterrupt, SystemExit):
+        except BaseException:  # Ctrl-C, or what a signal handler raises
             self._finish_release(runtime.thread_token(), hold)
             raise
         self._proxy_holds.forget(hold)
+
+    def _release_once(self, thread: int, hold: Hold) -> int:  # noqa: ARG002 - of an RLock
+        self._ask("release", (hold.fence,), RELEASE)
+        return 0
 
     def _hold_in(self, answer: Answer) -> Hold:
         return Hold(answer.value, answer.session, 1)
@@ -127,14 +131,19 @@ class RLock(Ownable):
         thread = runtime.thread_token()
         try:
             self._check_valid(hold)
-            depth = self._ask("release", (hold.fence, thread), RELEASE).value
+            depth = self._release_once(thread, hold)
         except LockLost:
             self._rise(thread, hold, hold.depth - 1)
             raise
-        except (KeyboardInterrupt, SystemExit):
+        except (DThreadingError, RuntimeError):
+            raise
+        except BaseException:  # as a Lock's
             self._finish_release(thread, hold)
             raise
         self._rise(thread, hold, depth)
+
+    def _release_once(self, thread: int, hold: Hold) -> int:
+        return int(self._ask("release", (hold.fence, thread), RELEASE).value)
 
     def _rise(self, thread: int, hold: Hold, depth: int) -> None:
         if depth > 0:

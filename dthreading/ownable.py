@@ -8,11 +8,12 @@ back; what a lease took is never used in silence (LockLost); `with` never hides 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from dthreading import holds, naming, runtime
 from dthreading.entering import Entered
-from dthreading.errors import LockLost
+from dthreading.errors import DThreadingError, LockLost
 from dthreading.holds import Hold, Holds, holds_of
 from dthreading.proxy import FOR_EVER_S
 from dthreading.session.calls import ACQUIRE, READ, TRY_ACQUIRE
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Ownable"]
 
 logger = logging.getLogger("dthreading")
+
+STRIKES_MAX: Final = 1000
+"""More often than that nobody presses Ctrl-C within a lease: what strikes so often will not stop."""
 
 
 class Ownable(Entered):
@@ -133,18 +137,40 @@ class Ownable(Entered):
         except Exception:
             logger.warning("%r could not be given back after an interrupt", self._proxy_target, exc_info=True)
 
+    def _release_once(self, thread: int, hold: Hold) -> int:
+        """Asks the group to end that hold, or a level of it; the depth that is left."""
+        raise NotImplementedError
+
     def _finish_release(self, thread: int, hold: Hold) -> None:
-        """A release was interrupted on its way. The interrupt must arrive, and the lock must not stay held."""
-        try:
-            held = self._ask("holder", (), READ).value
-            if held is None or held[2] != hold.fence:
-                self._proxy_holds.forget(hold)
-            elif held[3] < hold.depth:
-                self._proxy_holds.note(thread, hold._replace(depth=held[3]))
-            else:
-                self.release()  # it never happened
-        except Exception:
-            logger.warning("%r may still be held after an interrupted release", self._proxy_target, exc_info=True)
+        """A release was interrupted on its way. The interrupt must arrive, and the lock must not stay held.
+
+        Whoever wants a program to end presses Ctrl-C again. So further interrupts wait, too, until the group has said
+        how things stand, but not for longer than a lease altogether: a group that is away could keep them for ever.
+        """
+        until = 0.0
+        trouble: BaseException | None = None
+        for _ in range(STRIKES_MAX):
+            try:
+                until = until or time.monotonic() + runtime.client().settings.lease
+                if self._is_released(thread, hold):
+                    return
+                self._release_once(thread, hold)
+            except BaseException as error:  # noqa: BLE001 - whatever strikes here, the first one is raised in the end
+                trouble = error
+                if isinstance(error, DThreadingError) or (until and time.monotonic() >= until):
+                    break
+        logger.warning("%r may still be held after an interrupted release", self._proxy_target, exc_info=trouble)
+
+    def _is_released(self, thread: int, hold: Hold) -> bool:
+        """Whether the release of that hold has happened, by the group's word. Then the record says so as well."""
+        held = self._ask("holder", (), READ).value
+        if held is None or held[2] != hold.fence:
+            self._proxy_holds.forget(hold)
+        elif held[3] < hold.depth:
+            self._proxy_holds.note(thread, hold._replace(depth=held[3]))
+        else:
+            return False
+        return True
 
     def _at_fork_reinit(self) -> None:
         """The lock shall be free, and this process's own: what the standard library's forked children ask for.
