@@ -58,7 +58,8 @@ class Lock(Ownable):
 
         Raises:
             RuntimeError: it is not locked.
-            LockLost: our lease ended while we held it. Nothing was released: whoever holds it now keeps it.
+            LockLost: our lease ended while we held it; or another process released it, and it was acquired again.
+                Nothing was released: whoever holds it now keeps it.
 
         """
         hold = None
@@ -70,6 +71,14 @@ class Lock(Ownable):
         self._check_valid(hold)
         try:
             self._release_once(0, hold)
+        except LockLost as lost:
+            if not runtime.client().holds_are_valid(hold.session):
+                raise
+            raise LockLost(
+                f"{self._proxy_target}: another process has released the hold with fence {hold.fence}, and somebody"
+                " acquired the lock after that; nothing was released now. Where one process acquires and another"
+                " releases, in both directions, use a Semaphore(1), whose permits are nobody's"
+            ) from lost
         except DThreadingError:
             raise
         except RuntimeError:

@@ -15,7 +15,7 @@ import pytest
 import dthreading
 from dthreading import holds, ownable, proxy
 from dthreading.errors import LockLost, WrongGroup
-from dthreading.session.calls import ACQUIRE, RELEASE, Target
+from dthreading.session.calls import ACQUIRE, CHANGE, RELEASE, Target
 from tests.tracing import interrupted_at
 
 pytestmark = pytest.mark.usefixtures("group")
@@ -158,6 +158,26 @@ def test_the_record_of_a_held_named_lock_outlives_its_proxy(group, lock):
     with pytest.raises(LockLost):
         again.release()
     assert again.locked()
+
+
+def test_a_lock_passed_to_and_fro_says_what_to_use_instead(group, lock, other):
+    """Our hold was released by another process, which has the lock now: to release that would be to take it away from
+    whoever relies on it. A signal in both directions is a semaphore, which works.
+    """
+    lock.acquire()
+    other.call(_target(lock), "release", (None,), RELEASE)
+    fence = other.call(_target(lock), "acquire", (True, 1), ACQUIRE).value
+    for _ in range(2):
+        with pytest.raises(LockLost, match=r"another process has released.*Semaphore\(1\)"):
+            lock.release()
+    assert lock.locked()
+    other.call(_target(lock), "release", (fence,), RELEASE)
+
+    baton = dthreading.Semaphore(1, name="baton")
+    for taker, giver in ((group.own, other), (other, group.own), (group.own, other)):
+        assert taker.call(_target(baton), "acquire", (True, 1), ACQUIRE).value is True
+        giver.call(_target(baton), "release", (1,), CHANGE)
+    assert baton._value == 1
 
 
 # --- lost leases ----------------------------------------------------------------------------------------------------
