@@ -174,9 +174,10 @@ def test_a_lock_passed_to_and_fro_says_what_to_use_instead(group, lock, other):
     other.call(_target(lock), "release", (fence,), RELEASE)
 
     baton = dthreading.Semaphore(1, name="baton")
+    assert baton._value == 1
     for taker, giver in ((group.own, other), (other, group.own), (group.own, other)):
-        assert taker.call(_target(baton), "acquire", (True, 1), ACQUIRE).value is True
-        giver.call(_target(baton), "release", (1,), CHANGE)
+        assert taker.call(baton._proxy_target, "acquire", (True, 1), ACQUIRE).value is True
+        giver.call(baton._proxy_target, "release", (1,), CHANGE)
     assert baton._value == 1
 
 
