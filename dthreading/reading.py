@@ -22,7 +22,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from dthreading.errors import ProtocolError
-from dthreading.wire.codec import decode
+from dthreading.wire.codec import decode_undisturbed
 from dthreading.wire.messages import Message, Reply
 
 if TYPE_CHECKING:
@@ -173,14 +173,9 @@ def _take(link: Link, call: PendingCall, clock: Callable[[], float]) -> None:
 def _decoded(body: bytes) -> Message | None:
     """None: it is no message. The service thread will meet it, too, and knows what to do."""
     try:
-        return decode(body)
-    except ProtocolError as error:
-        try:
-            decode(body)
-        except ProtocolError:
-            return None
-        # Nothing is wrong with it: a signal handler has raised something there, which was taken for the decoder's.
-        raise (error.__suppress_context__ and error.__context__) or error from None
+        return decode_undisturbed(body)
+    except ProtocolError:
+        return None
 
 
 def _leave(link: Link, call: PendingCall) -> None:

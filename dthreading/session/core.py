@@ -89,7 +89,7 @@ class ClientSession:
         try:
             fields = (CALL_TAG, self.id, lane.index, number, handle, call.operation, arguments, call.tell)
             call.frame = word(fields, sure=True)
-        except Exception:
+        except BaseException:  # Ctrl-C, too: nobody else knows of this lane yet
             self._lanes.free.append(lane)
             raise
         call.session = self

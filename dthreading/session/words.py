@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dthreading.errors import LimitExceeded, ProtocolError
 from dthreading.wire import messages as wire
-from dthreading.wire.codec import TAGS, decode, pack_call
+from dthreading.wire.codec import TAGS, decode_undisturbed, pack_call
 from dthreading.wire.framing import frame
 from dthreading.wire.limits import COMMAND_BYTES_MAX, ELEMENTS_MAX
 
@@ -43,7 +43,7 @@ def word(fields: tuple[Any, ...], *, sure: bool) -> bytes:
     if not sure or len(body) > ELEMENTS_MAX:
         # As a replica would look at it; what is shorter cannot have too many elements.
         try:
-            decode(body)
+            decode_undisturbed(body)
         except ProtocolError as error:
             raise LimitExceeded(f"a call that no replica would take: {error}") from None
     return frame(body)

@@ -22,7 +22,7 @@ from dthreading.wire.limits import ELEMENTS_MAX, INT_BYTES_MAX
 from dthreading.wire.schema import compiled
 from dthreading.wire.survey import SHORT_BYTES, is_suspect, survey
 
-__all__ = ["Codec", "decode", "encode", "pack", "pack_call", "unpack"]
+__all__ = ["Codec", "decode", "decode_undisturbed", "encode", "pack", "pack_call", "unpack"]
 
 _BIG_INT: Final = 1
 
@@ -238,3 +238,18 @@ TAGS: Final[dict[int, type]] = {
 _codec: Final[Codec[messages.Message]] = Codec(TAGS)
 encode = _codec.encode
 decode = _codec.decode
+
+
+def decode_undisturbed(body: bytes) -> messages.Message:
+    """`decode` for threads that a signal handler may interrupt: what that raises is not taken for the decoder's.
+
+    Raises:
+        ProtocolError: for what is wrong with the bytes, and for nothing else.
+
+    """
+    try:
+        return decode(body)
+    except ProtocolError as error:
+        decode(body)
+        # Nothing is wrong with them: what a signal handler raised in the middle was taken for msgpack's.
+        raise (error.__suppress_context__ and error.__context__) or error from None

@@ -224,6 +224,31 @@ def test_what_cannot_be_sent_is_the_callers_error_and_costs_no_lane() -> None:
     assert call.settled
 
 
+@pytest.mark.parametrize("struck", [TimeoutError, KeyboardInterrupt])
+def test_an_error_from_outside_while_a_large_call_is_looked_at_is_no_limit(
+    monkeypatch: pytest.MonkeyPatch, struck: type[BaseException]
+) -> None:
+    """A signal handler may raise anything anywhere: an alarm's TimeoutError in the middle of the look at a large call
+    says nothing of the call, and must reach the code that set the alarm.
+    """
+    script = opened()
+    orders = target()
+    script.session.finish(settled(script, orders, 0, 1))
+    alarm = struck("of a signal handler")
+    real = codec.unpackb
+
+    def rings(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(codec, "unpackb", real)
+        raise alarm
+
+    monkeypatch.setattr(codec, "unpackb", rings)
+    with pytest.raises(struck) as raised:
+        script.session.begin(PendingCall(orders, "put", (b"x" * limits.ELEMENTS_MAX,), PUT))
+    assert raised.value is alarm
+    assert script.session.begin(PendingCall(orders, "put", (b"x" * limits.ELEMENTS_MAX,), PUT))
+    assert script.session._lanes.get(1) is None, "the lane that was borrowed for the first is free again"
+
+
 def test_late_and_repeated_answers_do_nothing() -> None:
     """A copy of an answer, or the answer of a former call on the lane, must not pass for the present call's."""
     script = opened()
