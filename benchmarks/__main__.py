@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.harness import Options, Section
 
-NAMES = ("scale", "footprint", "bounded", "idle", "failover", "calls", "parts", "members", "newcomer")
+NAMES = ("scale", "footprint", "bounded", "idle", "failover", "calls", "parts", "members", "newcomer", "drift")
 
 
 def main() -> int:
@@ -48,12 +48,13 @@ def _parse() -> tuple[Options, argparse.Namespace]:
     parser.add_argument("--quick", action="store_true", help="shorter and rougher")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--commands", type=int, metavar="N", help="for `bounded` (200 000; quick: 40 000)")
+    parser.add_argument("--minutes", type=float, metavar="N", help="how long `drift` and `hogs` watch")
     chosen = parser.parse_args()
     unknown = set(chosen.names) - set(NAMES)
     if unknown:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     commands = chosen.commands or (40_000 if chosen.quick else 200_000)
-    return Options(quick=chosen.quick, commands=commands), chosen
+    return Options(quick=chosen.quick, commands=commands, minutes=chosen.minutes), chosen
 
 
 def machine() -> dict[str, Any]:

@@ -35,6 +35,8 @@ class Options:
     quick: bool
     commands: int
     """For the benchmark of boundedness."""
+    minutes: float | None = None
+    """For those that watch for a while; None: as long as each of them does by itself."""
 
     def pick(self, usual: int, quick: int) -> int:
         return quick if self.quick else usual
