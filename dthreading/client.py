@@ -2,10 +2,9 @@
 """How a call is made, waited for and given up. What that takes from the system (the service thread, the socket) lives
 in `service`, `dialing` and `link`.
 
-A calling thread encodes its call, writes it to the socket itself, and sleeps on a raw lock of its own until the
-service thread has the answer. No step on this way takes a lock that another call of the same thread might hold (signal
-handlers, `__del__`), and none makes a `Thread` object. Whatever exception ends a wait (Ctrl-C above all), the call is
-undone.
+A calling thread encodes its call, writes it to the socket itself, and sleeps until its answer is there. No step on this
+way takes a lock that another call of the same thread might hold (signal handlers, `__del__`), and none makes a `Thread`
+object. Whatever exception ends a wait undoes the call, Ctrl-C above all.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dthreading.dialing import STUCK_S
 from dthreading.errors import DThreadingError, GroupUnreachable, LockLost, ObjectGone, OutcomeUnknown, from_wire
+from dthreading.reading import step_aside
 from dthreading.service import Service
 from dthreading.session import Answer, Manner, OnLost, PendingCall, State, Target
 from dthreading.wire.messages import Status
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["TIMEOUT_MAX", "Client"]
 
 TIMEOUT_MAX: Final = _thread.TIMEOUT_MAX
-
 EXIT_S: Final = 1.0
 """The most that the end of the process waits for its last words to leave."""
 
@@ -195,8 +194,8 @@ class Client:
         """A call by the service thread itself: the collector has run a finalizer there, or a handler of the logger
         uses a queue of ours.
 
-        Nobody would read its answer. So what has nothing to answer is sent and not waited for, and everything else
-        goes through a session and connection of its own, which this very thread serves while it waits.
+        Nobody would read its answer. So what has nothing to answer is sent and not waited for; all else goes through a
+        session and connection of its own, which this very thread serves while it waits.
         """
         if manner.silent and not others:
             call = PendingCall(target, operation, arguments, manner)
@@ -241,8 +240,10 @@ class Client:
         if link is None:
             return
         written = link.written
-        if not link.flush() and link.broken is None and not call.wake.acquire(True, STUCK_S):
-            link.check_stuck(written)
+        if not link.flush() and link.broken is None:
+            step_aside(link, service.wake)
+            if not call.wake.acquire(True, STUCK_S):
+                link.check_stuck(written)
         if link.broken is not None or link.unsent:
             service.wake()
 

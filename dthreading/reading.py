@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dthreading.link import Link
     from dthreading.session import ClientSession, PendingCall
 
-__all__ = ["LINGER_S", "Keeper", "ReadRole", "give_up", "pry", "read_own"]
+__all__ = ["LINGER_S", "Keeper", "ReadRole", "give_up", "read_own", "step_aside"]
 
 LINGER_S: Final = 0.05
 """How long the service thread leaves an idle connection to callers: a call within that long of the last is cheap, and
@@ -190,6 +190,13 @@ def _leave(link: Link, call: PendingCall) -> None:
         role.lock.release()
     call.taking = False
     call.reading = None
+
+
+def step_aside(link: Link, wake: Callable[[], None]) -> None:
+    """The calling thread is about to wait. If it reads, in a call that the present one is inside of, others shall."""
+    if link.role.is_mine:
+        pry(link)
+        wake()
 
 
 def pry(link: Link) -> None:

@@ -133,9 +133,7 @@ class Service:
         link = self.dialer.link
         if link is None or link.role.ours:
             return False
-        if link.role.is_mine:
-            reading.pry(link)
-            self.wake()
+        reading.step_aside(link, self.wake)
         # What is not sent yet may be settled by the service thread alone, which would find nobody at the lock.
         return call.sent and reading.read_own(link, call, self._clock, self.wake, most_s)
 

@@ -345,6 +345,48 @@ def test_a_handler_may_call_while_its_thread_reads(fake: Fake, client: Client, o
     assert fake.connections == connections, "and nobody is in the middle of anything"
 
 
+def test_a_handler_whose_call_meets_the_write_of_another_thread_does_not_wait_for_its_own(
+    fake: Fake, client: Client, on_signal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer takes its words along. The outer call has the role of reading and cannot use it, so it loses it there,
+    too; nobody waits until the writer is thought stuck.
+    """
+    monkeypatch.setattr(dthreading.client, "STUCK_S", 1.0)
+    stuck: list[int] = []
+    monkeypatch.setattr(Link, "check_stuck", lambda _, written: stuck.append(written))
+    lock = target()
+    fake.state.lock("orders").holder = (1, 1, 1)
+    inside: list[Any] = []
+
+    def write() -> None:
+        assert link._writing.acquire(timeout=20)
+        writing.set()
+        until(lambda: link.outbox)
+        link._writing.release()
+        link.flush()
+
+    def handle() -> None:
+        thread.start()
+        assert writing.wait(20)
+        inside.append(client.call(jobs, "echo", (1,), READ).value)
+        grant(fake, "orders")
+
+    on_signal(handle)
+    jobs = target("jobs")
+    client.call(jobs, "echo", (0,), READ)  # attached, so that the next call on it writes by itself
+    role = leave_to_callers(client, lock)
+    link = client._service.dialer.link
+    assert link is not None
+    writing, thread = threading.Event(), threading.Thread(target=write)
+    poker = poke(lambda: fake.state.things["orders"].waiting and role.reader is not None)
+    reading.READ_S = 0.5
+    assert client.call(lock, "acquire", (True, 1), ACQUIRE).value == 1
+    poker.join()
+    thread.join()
+    assert inside == [(1,)]
+    assert not stuck
+
+
 def test_a_call_inside_the_taking_of_answers_gets_a_new_connection(
     fake: Fake, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
