@@ -203,6 +203,37 @@ def test_a_private_object_outlives_its_makers_proxy(group: Group, start: Program
     program.ends(says=("kept",))
 
 
+def test_a_forked_child_may_come_late_to_what_its_parent_lets_go_of(group: Group, start: Programs) -> None:
+    """The parent has no proxy left and goes on with other things; the child has not even been given the processor yet.
+    What is in the queue must be there when it comes, and what the parent itself was given by pickle, too.
+    """
+    program = start(
+        """
+        import gc, pickle
+        def main():
+            items, given = queue.Queue(), pickle.loads(pickle.dumps(queue.Queue()))
+            items.put("kept")
+            given.put("kept as well")
+            reading, writing = os.pipe()
+            child = os.fork()
+            if not child:
+                os.read(reading, 1)
+                say(items.get(timeout=5), given.get(timeout=5))
+                return
+            del items, given
+            gc.collect()
+            for _ in range(3):
+                threading.Lock().locked()  # attached: what was let go of is said with it
+            os.write(writing, b"!")
+            assert os.waitpid(child, 0)[1] == 0
+        main()
+    """,
+        options=QUIET,
+        DTHREADING_NAMING="auto",
+    )
+    program.ends(says=("kept kept as well",))
+
+
 def test_a_pickle_that_travels_by_other_ways(group: Group, start: Programs) -> None:
     """In a queue item, with the sender's own proxy gone by the time it is read."""
     program = start(
