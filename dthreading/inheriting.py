@@ -5,6 +5,9 @@ A private object lives while some session uses it. Whatever the parent has never
 end with it: `Process(target=work, args=(results,))`, join, and `results` is empty. So before a fork the parent uses all
 private objects that it has. And a daemon's parent ends at once, before the child has used anything: what ended with the
 parent is made anew by the child, which is the only one that still has it.
+
+Nor may the parent let go of them at once: `Process(target=work, args=(Queue(),)).start()` leaves it no proxy, and the
+child may not have been given the processor yet. So they *travel*, as those do that were pickled.
 """
 
 # ruff: noqa: SLF001 - proxies know each other; the underscore is for users
@@ -21,23 +24,29 @@ from dthreading.wire.messages import Lifetime
 
 if TYPE_CHECKING:
     from dthreading.proxy import Proxy
+    from dthreading.session.calls import Target
 
-__all__ = ["remember"]
+__all__ = ["remember", "travelling"]
 
 logger = logging.getLogger("dthreading")
 
 _private: Final[dict[int, weakref.ref[Proxy]]] = {}
-"""The private proxies that were made here. A plain dictionary, since each operation of it is one step in C."""
+"""The private proxies of this process. A plain dictionary, since each operation of it is one step in C."""
+
+travelling: Final[weakref.WeakSet[Target]] = weakref.WeakSet()
+"""Private objects on their way to another process: `proxy` keeps them for a while after their last proxy here."""
 
 
 def remember(proxy: Proxy) -> None:
-    """A private proxy was made, not unpickled."""
+    """A private proxy was made or unpickled."""
     number = id(proxy)
     _private[number] = weakref.ref(proxy, lambda _: _private.pop(number, None))
 
 
 def _before_fork() -> None:
-    unused = [proxy for proxy in _alive() if not proxy._proxy_target.known and _is_settled(proxy)]
+    alive = _alive()
+    travelling.update([proxy._proxy_target for proxy in alive])
+    unused = [proxy for proxy in alive if not proxy._proxy_target.known and _is_settled(proxy)]
     if not unused:
         return
     first, *others = unused

@@ -85,7 +85,7 @@ gc.callbacks.append(_watch_collector)
 
 
 def _let_go(target: Target) -> None:
-    if target in _sent:
+    if target in inheriting.travelling:
         _lingering.append((time.monotonic(), target))
     else:
         runtime.drop(target)
@@ -95,10 +95,9 @@ def _let_go(target: Target) -> None:
 
 
 LINGER_S: Final = 60.0
-"""How long a private object is kept after its last proxy here has gone, if that was pickled: the other side may not
-have unpickled it yet. `Process(args=(Lock(),)).start()` keeps nothing of its arguments once the child runs."""
+"""How long a private object is kept after its last proxy here has gone, if that was pickled or forked: the other side
+may not have come to it yet. `Process(args=(Lock(),)).start()` keeps nothing of its arguments once the child runs."""
 
-_sent: Final[weakref.WeakSet[Target]] = weakref.WeakSet()
 _lingering: Final[deque[tuple[float, Target]]] = deque()
 
 
@@ -193,7 +192,7 @@ class Proxy:
             # it gone may not make it anew; and whether the group is the right one is asked of the group itself.
             self._ask(*self._proxy_probe, READ)
         if target.lifetime == Lifetime.PRIVATE:
-            _sent.add(target)
+            inheriting.travelling.add(target)
         settings = config.bind()
         group = (runtime.client().cluster, settings.servers)
         described = (target.namespace, target.name, target.kind, target.arguments, target.lifetime)
@@ -236,5 +235,6 @@ def _revive(cls: type[Proxy], group: tuple[str, tuple[str, ...]], described: Any
     proxy._proxy_settled = True
     proxy._proxy_revived(state)
     if not create:
+        inheriting.remember(proxy)
         proxy._ask(*proxy._proxy_probe, READ)  # from here on it is kept for us, whoever else lets it go
     return proxy
