@@ -204,6 +204,11 @@ class Host:
         self._paused_until_us = max(self._paused_until_us, self._kernel.now_us + span_us)
         self.troubled_us = max(self.troubled_us, self._paused_until_us)
 
+    def moves_by(self, end_us: int) -> None:
+        """A pause, and a sync that has begun, are over by then."""
+        self._paused_until_us = min(self._paused_until_us, end_us)
+        self._kernel.hasten(end_us, lambda action: action in (self._turn, self._end_sync))
+
     @property
     def well_since_us(self) -> int | None:
         """Since when nothing has been wrong with this machine, its process and its disk; None: something is."""

@@ -37,6 +37,16 @@ class Kernel:
         self._scheduled += 1
         heapq.heappush(self._queue, (self.now_us + delay_us, self._scheduled, action, arguments))
 
+    def hasten(self, end_us: int, concerns: Callable[[Callable[..., None]], bool]) -> None:
+        """What is scheduled for later than `end_us` happens then, in the order in which it was scheduled, where
+        `concerns(action)`.
+        """
+        self._queue = [
+            (end_us, *rest) if due_us > end_us and concerns(rest[1]) else (due_us, *rest)
+            for due_us, *rest in self._queue
+        ]
+        heapq.heapify(self._queue)
+
     def run_until(self, end_us: int, satisfied: Callable[[], bool] | None = None) -> bool:
         """Let time pass up to `end_us`, or until `satisfied`, which is asked after each event."""
         while self._queue and self._queue[0][0] <= end_us:

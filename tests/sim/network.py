@@ -203,6 +203,12 @@ class Network:
             if node in (source, target):
                 self._break(link, lingering=lingering)
 
+    def arrived_by(self, end_us: int) -> None:
+        """What is under way arrives by then: no stream keeps its later bytes waiting for longer, either."""
+        self._kernel.hasten(end_us, lambda action: action == self._arrive)
+        for link in self._links.values():
+            link.last_us = {stream: min(arrival_us, end_us) for stream, arrival_us in link.last_us.items()}
+
     def troubled_us(self, one: int, other: int) -> int:
         """When anything was last wrong with the links between these two: now, or at a moment before; -1: never."""
         links = self._links[one, other], self._links[other, one]
