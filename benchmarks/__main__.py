@@ -15,7 +15,10 @@ from typing import Any
 
 from benchmarks.harness import Options, Section
 
-NAMES = ("scale", "footprint", "bounded", "idle", "failover", "calls", "parts", "members", "newcomer", "drift")
+NAMES = (
+    *("scale", "footprint", "bounded", "idle", "failover", "calls", "parts", "members", "newcomer"),
+    *("opcodes", "drift"),
+)
 
 
 def main() -> int:

@@ -49,8 +49,8 @@ def run(options: Options) -> Section:
     minutes = options.minutes or options.pick(24, 4) / 60
     section = Section(f"Drift over {minutes:.3g} minutes")
     section.notes.append(
-        f"{CLIENTS} client processes make pairs without a pause, each on a lock of its own, on a durable group of three."
-        f"{'' if options.quick else ' It was driven past a snapshot before, so room for the entries of the log is taken.'}"
+        f"{CLIENTS} client processes make pairs without a pause, each on a lock of its own; a durable group of three."
+        f"{'' if options.quick else ' It was driven past a snapshot before: the entries of the log have their room.'}"
         " Growth is the median of the last third of the samples over that of the first one (memory: the highest point"
         " of the last third over that of the middle one, as entries come and go with each snapshot); the slope is that"
         " of the straight line through all samples."

@@ -20,9 +20,12 @@ from tests.server.cluster import ROOT, Cluster
 class Worker:
     """The benchmark's end. `ask` waits for the answer; `start` and `answer` part the two, so that many work at once."""
 
+    command: tuple[str, ...] = ("benchmarks.worker",)
+    """The module that is run, and its arguments."""
+
     def __init__(self, cluster: Cluster, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker"],
+            [sys.executable, "-m", *self.command],
             cwd=ROOT,
             env=cluster.client_environment(DTHREADING_NAMESPACE="bench", **environment),
             stdin=subprocess.PIPE,
@@ -118,13 +121,12 @@ class Client:
         return {"pairs": count, "seconds": last - began, "longest": longest}
 
 
-def main() -> None:
-    """Obey until there is nobody left who says anything."""
-    client = Client()
+def obey(client: Client) -> None:
+    """Until there is nobody left who says anything."""
     for line in sys.stdin:
         what, *arguments = json.loads(line)
         print(json.dumps(getattr(client, what)(*arguments)), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    obey(Client())
