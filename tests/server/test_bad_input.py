@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dthreading.wire import limits
 from dthreading.wire.codec import encode
 from dthreading.wire.framing import frame
 from dthreading.wire.messages import Attach, Call, Keepalive, Lifetime, Proof, Reply, Resume, Role, Status
@@ -108,6 +109,29 @@ def test_odd_but_well_formed_calls(cluster: Cluster, healthy: Raw) -> None:
             seen = max(seen, reply.number)
         assert client.call(lock, "locked") is False
     assert cluster.nodes[0].ask("status")["broken"] == 0
+    assert is_served(healthy)
+
+
+def test_no_client_can_give_so_many_permits_that_others_cannot_read_the_number(cluster: Cluster, healthy: Raw) -> None:
+    """Replicas add up what clients say, and an answer may be longer by so much. Whoever says more than a client may is
+    cut: else everybody who looks at that semaphore would lose one connection after the other.
+    """
+    honest = healthy.attach("Semaphore", "permits", 0)
+    assert healthy.call(honest, "value") == 0
+    for huge in (2 ** (8 * limits.INT_BYTES_MAX - 1), 2 ** (8 * limits.INT_BYTES_MAX + 60)):
+        for words in (
+            lambda raw, huge: Call(raw.session, 0, 1, raw.attach("Semaphore", "permits", 0), "release", (huge,), False),
+            lambda raw, huge: Call(raw.session, 0, 1, raw.attach("Lock", "x"), "release", ((1, (-huge - 1,)),), False),
+            lambda raw, huge: Attach(raw.session, 9, "n", "large", "Semaphore", (huge,), Lifetime.NAMED, True),
+        ):
+            with cluster.client() as hostile:
+                hostile.open()
+                hostile.say(words(hostile, huge))
+                until_cut(hostile.socket)
+    largest = 2 ** (8 * limits.INT_BYTES_MAX - 1) - 1
+    for _ in range(3):
+        healthy.call(honest, "release", largest)
+    assert healthy.call(honest, "value") == 3 * largest
     assert is_served(healthy)
 
 
