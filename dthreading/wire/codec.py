@@ -22,7 +22,7 @@ from dthreading.wire.limits import ELEMENTS_MAX, INT_BYTES_MAX
 from dthreading.wire.schema import compiled
 from dthreading.wire.survey import SHORT_BYTES, is_suspect, survey
 
-__all__ = ["Codec", "decode", "decode_undisturbed", "encode", "pack", "pack_call", "unpack"]
+__all__ = ["Codec", "check_ints_of_caller", "decode", "decode_undisturbed", "encode", "pack", "pack_call", "unpack"]
 
 _BIG_INT: Final = 1
 
@@ -238,6 +238,26 @@ TAGS: Final[dict[int, type]] = {
 _codec: Final[Codec[messages.Message]] = Codec(TAGS)
 encode = _codec.encode
 decode = _codec.decode
+
+
+def check_ints_of_caller(body: bytes, message: messages.Message) -> None:
+    """What a client calls with, held to what `pack_call` lets a caller say; `decode` has room for sums of that.
+
+    Raises:
+        ProtocolError: it has an int of more than INT_BYTES_MAX bytes.
+
+    """
+    if len(body) <= INT_BYTES_MAX or not isinstance(message, messages.Call | messages.Attach):
+        return
+    values: list[Any] = [message]
+    while values:
+        value = values.pop()
+        if isinstance(value, tuple):
+            values.extend(value)
+        elif isinstance(value, dict):
+            values.extend((*value.keys(), *value.values()))
+        elif isinstance(value, int) and value.bit_length() // 8 >= INT_BYTES_MAX:
+            raise ProtocolError(f"an int of {value.bit_length()} bits; INT_BYTES_MAX = {INT_BYTES_MAX} bytes")
 
 
 def decode_undisturbed(body: bytes) -> messages.Message:

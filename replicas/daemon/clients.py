@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from dthreading.errors import ProtocolError
 from dthreading.wire import limits
 from dthreading.wire.auth import Acceptor
-from dthreading.wire.codec import decode, encode
+from dthreading.wire.codec import check_ints_of_caller, decode, encode
 from dthreading.wire.messages import (
     COMMANDS,
     Answer,
@@ -207,6 +207,7 @@ class _Accepted(Connection):
         message = decode(body)
         if type(message) not in FROM_CLIENT:
             raise ProtocolError(f"{type(message).__name__} from a client")
+        check_ints_of_caller(body, message)
         self._clients.host.client_said(self.number, message, body)  # type: ignore[arg-type]
 
     def _from_operator(self, body: bytes) -> None:
