@@ -42,28 +42,35 @@ class FrameDecoder:
         """
         if self._broken is not None:
             raise ProtocolError(self._broken)
-        buffer = self._buffer
-        if not buffer and len(data) > 4:
+        rest = self._buffer  # the beginning of a frame; nearly always there is none
+        begun = bool(rest)
+        if not begun and len(data) > 4:
             (size,) = _LENGTH.unpack_from(data)
             if size == len(data) - 4 and size <= self.body_bytes_max:
-                return [bytes(data[4:])]  # one whole frame, as nearly always
-        buffer += data
+                return [bytes(data[4:])]  # one whole frame, as nearly always where there is little to do
+        if begun:
+            rest += data
+            data = rest
         bodies: list[bytes] = []
-        position, end = 0, len(buffer)
-        while end - position >= 4:
-            (size,) = _LENGTH.unpack_from(buffer, position)
-            if not 0 < size <= self.body_bytes_max:
-                self._broken = f"a frame of {size} bytes; at most {self.body_bytes_max} are allowed here"
+        most, end = self.body_bytes_max, len(data)
+        start = _LENGTH.size  # of the body
+        while start <= end:
+            (size,) = _LENGTH.unpack_from(data, start - 4)
+            if not 0 < size <= most:
+                self._broken = f"a frame of {size} bytes; at most {most} are allowed here"
                 if bodies:
                     # What came whole before the bad length was in order; the next call reports the rest.
                     break
                 raise ProtocolError(self._broken)
-            if end - position - 4 < size:
+            after = start + size
+            if after > end:
                 break
-            bodies.append(bytes(buffer[position + 4 : position + 4 + size]))
-            position += 4 + size
-        if position:
-            del buffer[:position]
+            bodies.append(bytes(data[start:after]))
+            start = after + 4
+        if begun:
+            del rest[: start - 4]
+        elif start - 4 < end:
+            rest += data[start - 4 :]
         return bodies
 
     @property

@@ -12,6 +12,7 @@ in the tests, which compare the two.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast, get_args, get_origin, get_type_hints
 
 from dthreading.errors import ProtocolError
@@ -20,6 +21,9 @@ from dthreading.wire import limits
 __all__ = ["compiled", "source"]
 
 _EXACT: Final = frozenset({int, str, bytes, bool, float})
+_MANY_EXACT: Final = 3
+"""From so many fields of plain types on, one comparison of all types is cheaper than one for each."""
+
 _SCALARS: Final = frozenset({*_EXACT, type(None)})
 
 
@@ -59,6 +63,7 @@ class _Writer:
             "SCALARS": _SCALARS,
             "check_plain": _check_plain,
             "make": tuple.__new__,
+            "types_of": partial(map, type),
         }
         self._variables = 0
 
@@ -103,18 +108,31 @@ class _Writer:
             self.line(depth, f"{', '.join(['_'] * tagged + variables)}, = {name}")
         made = dict(zip(variables, variables, strict=True))
         owner = f"{cls.__name__}: "
+        pairs = list(zip(variables, hints, strict=True))
         # The plain ones first: a message that is not what its tag says is told by them.
-        for closer in (False, True):
-            for variable, hint in zip(variables, hints, strict=True):
-                if (hint not in _EXACT) is closer:
-                    made[variable] = self.value(hint, variable, depth, owner)
-            if not closer:
-                ints = [variable for variable, hint in zip(variables, hints, strict=True) if hint is int]
-                self._range(ints, f"{owner}an int", depth)
-        if tagged or list(made.values()) != variables:
-            # Not `cls(...)`: that is a Python function which does the same.
+        inner = self._unless_as_expected(cls, hints, name, depth, tagged=tagged)
+        for variable, hint in pairs:
+            if hint in _EXACT:
+                self.value(hint, variable, inner, owner)
+        self._range([variable for variable, hint in pairs if hint is int], f"{owner}an int", depth)
+        for variable, hint in pairs:
+            if hint not in _EXACT:
+                made[variable] = self.value(hint, variable, depth, owner)
+        # Not `cls(...)`: that is a Python function which does the same.
+        if list(made.values()) != variables:
             return f"make({cls.__name__}, ({''.join(f'{value}, ' for value in made.values())}))"
-        return f"make({cls.__name__}, {name})"
+        return f"make({cls.__name__}, {name}{'[1:]' if tagged else ''})"
+
+    def _unless_as_expected(self, cls: type, hints: list[Any], name: str, depth: int, *, tagged: bool) -> int:
+        """One comparison for the types of all fields, if that is worth it. Where it fails, each is looked at by itself:
+        the depth of that.
+        """
+        if Any in hints or sum(hint in _EXACT for hint in hints) < _MANY_EXACT:
+            return depth
+        types = (int,) * tagged + tuple(hint if hint in _EXACT else tuple for hint in hints)
+        self.names[f"types_in_{cls.__name__}"] = types
+        self.line(depth, f"if (*types_of({name}),) != types_in_{cls.__name__}:")
+        return depth + 1
 
     def _range(self, names: list[str], what: str, depth: int) -> None:
         if self._natural and names:

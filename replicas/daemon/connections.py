@@ -76,9 +76,10 @@ class Connection(asyncio.BufferedProtocol):
         """Put one frame to the write of this turn."""
         if self.closed:
             return
-        if not self._frames:
+        frames = self._frames
+        if not frames:
             self._outgoing.add(self)
-        self._frames.append(frame(body))
+        frames.append(frame(body))
 
     def flush(self) -> None:
         """Hand this turn's frames to the transport in one piece."""

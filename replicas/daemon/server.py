@@ -185,7 +185,8 @@ class Daemon(Entrance):
         core = self.core
         if self._failed or core is None:
             return
-        if core.due or self.log.due:
+        is_due = core.due
+        if is_due or self.log.due:
             self._in_turn = self._outgoing.held = True
             for _ in range(TAKES_MAX):
                 output = core.take()
@@ -197,14 +198,16 @@ class Daemon(Entrance):
                     self.log.add(output.batch, output.persist, output.send_after_sync)
                 written = self.log.due and self.log.go()
                 self._outgoing.flush()  # others wait for what is on the disk now
-                if not (written or core.behind) or not core.due:
+                caught_up = core.catch_up()
+                is_due = core.due
+                if not (is_due and (written or caught_up)):
                     break
             else:
                 self._loop.call_soon(self._turn)
             self._in_turn = self._outgoing.held = False
             self._outgoing.flush()
         # Else nothing has come of it: half of the acknowledgements that a leader hears are not needed any more.
-        self._plan_next()
+        self._plan_next(core.wake_ms / 1000, wants_turn=is_due and core.wants_turn)
 
     def _send(self, core: Replica, output: ReplicaOutput) -> None:
         send = self.peers.send
@@ -239,11 +242,8 @@ class Daemon(Entrance):
             # The thread has finished: what waited for it goes now, and what came meanwhile goes to the disk.
             self._turn()
 
-    def _plan_next(self) -> None:
-        core = self.core
-        assert core is not None
-        due_s = core.wake_ms / 1000
-        if core.wants_turn:
+    def _plan_next(self, due_s: float, *, wants_turn: bool) -> None:
+        if wants_turn:
             due_s = min(due_s, self._loop.time() + PAUSE_S)
         if self._timer is not None:
             if self._timer_due_s <= due_s:

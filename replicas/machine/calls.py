@@ -28,7 +28,8 @@ class Calls(State):
         if session is None:
             self._say(call.session, Ended(call.session))
             return
-        self._touch_session(session)
+        if self._writer is not None:
+            self._writer.save_session(session)
         lane = self._new_number(session, call.lane, call.number)
         if lane is None:
             return

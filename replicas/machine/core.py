@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from dthreading.errors import ProtocolError
 from dthreading.wire import limits, messages
@@ -24,12 +24,14 @@ from replicas.machine.roster import Roster
 from replicas.machine.sessions import Session, refused
 from replicas.machine.snapshot import SnapshotWriter, load
 from replicas.machine.state import Effects
-from replicas.objects import OPERATION_NAMES
+from replicas.objects import OPERATION_NAMES, READ_NAMES
 from replicas.objects.base import Caller, Refused, Replicated
 from replicas.objects.registry import GONE
 from replicas.paxos.values import Configuration, Entry, EntryKind, decode_ballot, decode_configuration
 
 __all__ = ["Effects", "Machine", "Session"]
+
+_COMMAND: Final = int(EntryKind.COMMAND)
 
 
 class Machine(Calls):
@@ -55,11 +57,20 @@ class Machine(Calls):
         assert entry.slot == self.applied + 1, "the log is contiguous"
         self.applied = entry.slot
         self._effects = effects = Effects()
+        if entry.kind != _COMMAND:
+            self._apply_own(entry)
+        elif call is not None:
+            self._call(call)
+        else:
+            self._command(entry.value)
+        if self.registry.has_suspects:
+            self.registry.sweep()
+        self._extend_digest(entry)
+        return effects
+
+    def _apply_own(self, entry: Entry) -> None:
+        """An entry that consensus has made itself."""
         match entry.kind:
-            case EntryKind.COMMAND if call is not None:
-                self._call(call)
-            case EntryKind.COMMAND:
-                self._command(entry.value)
             case EntryKind.LEADS:
                 # Never back: a later leader may have to choose again what an earlier one left behind, its LEADS among
                 # it, and what that earlier one proposed must not come into force by it.
@@ -68,10 +79,6 @@ class Machine(Calls):
                 self._configure(decode_configuration(entry.value))
             case _:
                 assert entry.kind == EntryKind.NOOP, entry.kind
-        if self.registry.has_suspects:
-            self.registry.sweep()
-        self._extend_digest(entry)
-        return effects
 
     def _command(self, value: bytes) -> None:
         try:
@@ -245,6 +252,8 @@ class Machine(Calls):
 
     def is_read(self, call: Call) -> bool:
         """Whether `read` can answer this call, as far as is applied here."""
+        if call.operation not in READ_NAMES:
+            return False
         session = self.sessions.get(call.session)
         target = session.handles.get(call.handle) if session is not None else None
         operation = target.operations.get(call.operation) if isinstance(target, Replicated) else None
@@ -271,16 +280,14 @@ class Machine(Calls):
 
     def check(self, command: messages.Command) -> str | None:
         """Why a command is not worth proposing (a code of `dthreading.errors`); None where apply has to judge."""
-        match command:
-            case Call(operation=operation, arguments=arguments):
-                if operation not in OPERATION_NAMES:
-                    return "type"
-                return "limit" if len(arguments) > limits.ARGUMENTS_MAX else None
-            case messages.Attach(namespace=namespace, name=name):
-                longest = max(len(namespace.encode()), len(name.encode()))
-                return "limit" if longest > limits.NAME_BYTES_MAX else None
-            case _:
-                return None
+        if type(command) is Call:
+            if command.operation not in OPERATION_NAMES:
+                return "type"
+            return "limit" if len(command.arguments) > limits.ARGUMENTS_MAX else None
+        if type(command) is messages.Attach:
+            longest = max(len(command.namespace.encode()), len(command.name.encode()))
+            return "limit" if longest > limits.NAME_BYTES_MAX else None
+        return None
 
     @property
     def idle_namespaces(self) -> dict[str, int]:

@@ -25,31 +25,37 @@ _NOTHING: Final[tuple[Any, ...]] = ()
 
 
 class Effects:
-    """What one entry brought about. In order; the replica that holds a client's connection says it to the client."""
+    """What one entry brought about. In order; the replica that holds a client's connection says it to the client.
 
-    __slots__ = ("audit", "deleted", "ended", "faults", "idle", "opened", "refused", "rejected", "replies", "resumed")
+    Nearly every entry brings replies and nothing else, so all else has its defaults here, and costs nothing to make.
+    """
+
+    opened: Sequence[tuple[int, bytes]] = _NOTHING
+    """(session, nonce): opened, now or before."""
+    resumed: Sequence[int] = _NOTHING
+    ended: Sequence[int] = _NOTHING
+    """Sessions that this entry has ended."""
+    idle: Sequence[str] = _NOTHING
+    """Namespaces whose last session has ended and that have automatic objects to reset one lease later."""
+    refused: Sequence[tuple[int, bytes]] = _NOTHING
+    """(session, nonce): a Resume of a live session with a nonce that is not its own. Nobody else may be told."""
+    rejected: Sequence[tuple[bytes, Rejected]] = _NOTHING
+    """(nonce, why): an Open that a limit refuses."""
+    deleted: Sequence[tuple[str, str, bool]] = _NOTHING
+    """(namespace, name, whether it was there)."""
+    faults: Sequence[Exception] = _NOTHING
+    """Objects of ours broke: for the replica's log."""
+    audit: Audit | None = None
+    """What of the state, as it is now, is to be compared with that of other replicas."""
 
     def __init__(self) -> None:
         self.replies: list[tuple[int, ToClient]] = []
         """(session, message). An `Ended` answers whoever sent the command, or tells the session that it has ended."""
-        # The rest is empty for nearly every entry, so it costs no lists.
-        self.opened: Sequence[tuple[int, bytes]] = _NOTHING
-        """(session, nonce): opened, now or before."""
-        self.resumed: Sequence[int] = _NOTHING
-        self.ended: Sequence[int] = _NOTHING
-        """Sessions that this entry has ended."""
-        self.idle: Sequence[str] = _NOTHING
-        """Namespaces whose last session has ended and that have automatic objects to reset one lease later."""
-        self.refused: Sequence[tuple[int, bytes]] = _NOTHING
-        """(session, nonce): a Resume of a live session with a nonce that is not its own. Nobody else may be told."""
-        self.rejected: Sequence[tuple[bytes, Rejected]] = _NOTHING
-        """(nonce, why): an Open that a limit refuses."""
-        self.deleted: Sequence[tuple[str, str, bool]] = _NOTHING
-        """(namespace, name, whether it was there)."""
-        self.faults: Sequence[Exception] = _NOTHING
-        """Objects of ours broke: for the replica's log."""
-        self.audit: Audit | None = None
-        """What of the state, as it is now, is to be compared with that of other replicas."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but replies."""
+        return len(self.__dict__) == 1
 
 
 class Writer(Protocol):

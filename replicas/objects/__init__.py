@@ -16,7 +16,7 @@ from replicas.objects.lock import Lock, RLock
 from replicas.objects.queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
 from replicas.objects.semaphore import BoundedSemaphore, Semaphore
 
-__all__ = ["KINDS", "OPERATION_NAMES"]
+__all__ = ["KINDS", "OPERATION_NAMES", "READ_NAMES"]
 
 _CLASSES: Final[tuple[type[Replicated], ...]] = (
     Lock, RLock, Condition, Semaphore, BoundedSemaphore, Event, Barrier,
@@ -27,3 +27,6 @@ KINDS: Final = {cls.kind: cls for cls in _CLASSES}
 
 OPERATION_NAMES: Final = frozenset(name for cls in _CLASSES for name in cls.operations)
 """Every name that any object can be called by."""
+
+READ_NAMES: Final = frozenset(name for cls in _CLASSES for name, one in cls.operations.items() if one.reads)
+"""Those of them that change nothing, in one object at least."""

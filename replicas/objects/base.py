@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import UnionType
 from typing import (
     TYPE_CHECKING,
@@ -92,6 +92,9 @@ class _Parked:
 
 
 PARKED: Final = _Parked()
+
+FITTING_MAX: Final = 64
+"""Of one operation, so many combinations of types are remembered to fit; those of our own clients are a handful."""
 """What an operation returns whose answer comes later."""
 
 
@@ -155,13 +158,21 @@ class Operation:
     followed: bool
     """Whether its answer has reached the caller is reported by `Replicated.acknowledged`."""
 
+    fitting: set[tuple[type, ...]] = field(default_factory=set, compare=False)
+    """Types of arguments that were found to fit: a short-cut, and no part of any state."""
+
     def misfit(self, arguments: tuple[Any, ...]) -> str | None:
         """What is wrong with these arguments, if anything."""
+        types = (*map(type, arguments),)
+        if types in self.fitting:
+            return None
         if not self.least <= len(arguments) <= self.most:
             return f"{self.name}() takes {self.least} to {self.most} arguments, not {len(arguments)}"
         for argument, allowed in zip(arguments, self.allowed, strict=False):
             if allowed is not None and type(argument) not in allowed:
                 return self._of_another_type(arguments)
+        if len(self.fitting) < FITTING_MAX:
+            self.fitting.add(types)
         return None
 
     def _of_another_type(self, arguments: tuple[Any, ...]) -> str:

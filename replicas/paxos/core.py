@@ -8,6 +8,7 @@ log. What a message causes is in agent.py; this file holds what the shell asks f
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -62,6 +63,11 @@ class Paxos(Agent):
         if self._candidacy is not None:
             return Role.CANDIDATE
         return Role.FOLLOWER if self._is_member else Role.LEARNER
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the leader, as far as it knows."""
+        return self._leadership is not None
 
     @property
     def leader(self) -> int | None:
@@ -129,12 +135,19 @@ class Paxos(Agent):
 
         The slot is a hint: another leader may put another value there. Whoever must know watches what is chosen.
         """
+        return self.propose_all(deque([value]))
+
+    def propose_all(self, values: deque[bytes]) -> int | None:
+        """The same for one after the other, as long as it is possible: those that were proposed are taken out of
+        `values`. The last one's slot, or None where there was none.
+        """
         leadership = self._leadership
         if leadership is None or self._transferring or leadership.barrier or not self.ready:
             return None
-        if not leadership.has_room(value):
-            return None
-        return leadership.propose(_COMMAND, value)
+        slot = None
+        while values and leadership.has_room(values[0]):
+            slot = leadership.propose(_COMMAND, values.popleft())
+        return slot
 
     def reconfigure(self, configuration: Configuration) -> int | None:
         """Propose the configuration of the next epoch; None as propose(), or while another change is in flight."""

@@ -56,6 +56,7 @@ class Leadership:
         self.barrier = 0  # an unchosen configuration entry: nothing may be proposed beyond it
         self.heartbeat = 0
         self._beat_due = False
+        self._sure_until_ms = 0
         self.due = False
         """Whether flush() may have something to send. It is called on each turn, and mostly has nothing."""
         self._window: deque[int] = deque()  # sizes of the last proposals, up to `last`
@@ -97,17 +98,19 @@ class Leadership:
         if follower is None:
             return
         follower.heard_ms = now_ms
+        upto, received, last = message.upto, message.received, self.last
         follower.beat = max(follower.beat, message.heartbeat)
-        if message.upto < self.base - 1:
+        if upto < self.base - 1:
             if follower.acked < self.base - 1:
                 follower.catching_up = True
                 self._send_again_from(follower, self.base - 1)
             return
         follower.catching_up = False
-        received = min(message.received, self.last)
-        follower.acked = max(follower.acked, min(message.upto, self.last))
-        while follower.pages and follower.pages[0] <= follower.acked:
-            follower.pages.popleft()
+        upto, received = min(upto, last), min(received, last)
+        follower.acked = max(follower.acked, upto)
+        pages = follower.pages
+        while pages and pages[0] <= follower.acked:
+            pages.popleft()
         follower.sent = max(follower.sent, received)  # from an earlier life of this connection, or chosen before
         if follower.mark is not None and message.heartbeat >= follower.mark[0]:
             lost = follower.mark[1] > received
@@ -115,7 +118,7 @@ class Leadership:
             if lost:
                 # Even below what it has acknowledged: its disk may have come back from a crash in doubt of that.
                 self._send_again_from(follower, received)
-        if follower.sent < self.last:
+        if follower.sent < last:
             self.due = True  # there may be room for another page
 
     def _send_again_from(self, follower: Follower, received: int) -> None:
@@ -141,9 +144,13 @@ class Leadership:
         return self._quorum_of(self.heartbeat, [follower.beat for follower in self.followers.values()])
 
     def has_quorum(self, now_ms: int, span_ms: int) -> bool:
-        """Whether a quorum was heard within the span."""
-        heard = sum(now_ms - follower.heard_ms < span_ms for follower in self.followers.values())
-        return heard + 1 >= self.configuration.quorum
+        """Whether a quorum was heard within the span. What was counted once holds for a while, since nobody is heard
+        less than before, and is not counted again at each tick.
+        """
+        if now_ms >= self._sure_until_ms:
+            heard_ms = self._quorum_of(now_ms, [follower.heard_ms for follower in self.followers.values()])
+            self._sure_until_ms = heard_ms + span_ms
+        return now_ms < self._sure_until_ms
 
     def stood_still(self, late_ms: int) -> None:
         """See Election.stood_still."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only a true leader may answer: keepalives and reads, each after a heartbeat round that began when it had come.
+"""What only a true leader may answer: keepalives and reads, each after a heartbeat round that began when it had come;
+and which calls are reads.
 
 The layer between hosted.py and core.py: it knows the leader's tenure, and asks consensus whether it still lasts.
 """
@@ -7,10 +8,10 @@ The layer between hosted.py and core.py: it knows the leader's tenure, and asks 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from typing import TYPE_CHECKING
 
 from dthreading.wire import messages as wire
-from replicas.paxos.types import Role
 from replicas.replica.hosted import Hosted
 from replicas.replica.leading import Reading, Tenure, Vouching
 from replicas.replica.messages import Vouch, Vouched
@@ -23,12 +24,14 @@ __all__ = ["Confirming"]
 
 
 class Confirming(Hosted, ABC):
-    """Keepalives and reads of a replica's clients."""
+    """Calls and keepalives of a replica's clients."""
 
     def __init__(self, paxos: Paxos, machine: Machine, now_ms: int) -> None:
         super().__init__(paxos, machine)
         self._now_ms = now_ms
         self._tenure: Tenure | None = None  # set while this replica leads and its LEADS is applied here
+        self._to_propose: deque[bytes] = deque()
+        self._proposed = 0  # the last slot that was proposed to
 
     @abstractmethod
     def _submit(self, body: bytes, connection: int | None, call: wire.Call | None = None) -> None:
@@ -36,7 +39,7 @@ class Confirming(Hosted, ABC):
 
     @property
     def _leads(self) -> bool:
-        return self.paxos.role == Role.LEADER
+        return self.paxos.leads
 
     def _keepalive(self, vouching: Vouching) -> None:
         if self._tenure is not None:
@@ -44,6 +47,16 @@ class Confirming(Hosted, ABC):
                 self.paxos.confirm(vouching)
         elif vouching.source is None and self.paxos.leader is not None and not self._leads:
             self._output.send_now.append((self.paxos.leader, Vouch(vouching.session, vouching.beat)))
+
+    def _called(self, connection: int, call: wire.Call, body: bytes) -> None:
+        if call.session != self._hosting.link(connection).session:
+            self._hang_up(connection, f"it speaks for session {call.session}, which is not the connection's")
+        elif (code := self.machine.check(call)) is not None:
+            self._refuse(connection, call, code)
+        elif self._tenure is not None and self.machine.is_read(call):
+            self._read(Reading(connection, call, body, self._proposed + len(self._to_propose)))
+        else:
+            self._submit(body, connection, call)
 
     def _read(self, reading: Reading) -> None:
         if not self.paxos.confirm(reading):

@@ -11,7 +11,6 @@ The way of a command: `client_said` -> pending -> `paxos.propose` here or `Forwa
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Final
 
 from dthreading.wire import messages as wire
@@ -28,7 +27,7 @@ from replicas.replica.confirming import Confirming
 from replicas.replica.formation import Census
 from replicas.replica.forwarding import Forwarding, Streams
 from replicas.replica.hosting import PENDING_PER_CONNECTION_MAX
-from replicas.replica.leading import Reading, Tenure, Vouching
+from replicas.replica.leading import Tenure, Vouching
 from replicas.replica.membership import Membership
 from replicas.replica.messages import (
     Account,
@@ -47,10 +46,12 @@ from replicas.replica.snapshots import Cutting, Fetching
 
 __all__ = ["Replica"]
 
+_COMMAND: Final = int(EntryKind.COMMAND)
+
 _OF_CONSENSUS: Final = frozenset(MESSAGES.values())
 
 DUTIES_MS: Final = 20
-"""How often `tick` looks for leases that have ended, audits that are due and the like; it is called each millisecond."""
+"""How often `tick` looks for ended leases, due audits and the like; it is called each millisecond."""
 
 LEADERLESS_MS: Final = 3000
 """Without a leader for this long (several elections' worth), a replica sends its clients on to the others."""
@@ -93,8 +94,6 @@ class Replica(Confirming):
         self._auditing = Auditing(paxos, audit_ms, now_ms)
         self._reign: tuple[int | None, Ballot] = (None, paxos.ballot)
         self._leaderless_since_ms: int | None = now_ms
-        self._to_propose: deque[bytes] = deque()
-        self._proposed = 0
         self._informed: set[int] = set()
         self._leapt = True  # the state is not what the last take() left behind
         self._postponed: list[Entry] = []  # chosen, and not applied before an acknowledgement has left
@@ -131,16 +130,6 @@ class Replica(Confirming):
                 self._refuse(connection, message, code)
             case _:
                 self._submit(body, connection)
-
-    def _called(self, connection: int, call: wire.Call, body: bytes) -> None:
-        if call.session != self._hosting.link(connection).session:
-            self._hang_up(connection, f"it speaks for session {call.session}, which is not the connection's")
-        elif (code := self.machine.check(call)) is not None:
-            self._refuse(connection, call, code)
-        elif self._tenure is not None and self.machine.is_read(call):
-            self._read(Reading(connection, call, body, self._proposed + len(self._to_propose)))
-        else:
-            self._submit(body, connection, call)
 
     def client_gone(self, connection: int) -> None:
         """The connection has ended, by whichever side."""
@@ -220,6 +209,8 @@ class Replica(Confirming):
 
     def take(self) -> ReplicaOutput:
         """All that is to be done since the last call."""
+        if self._postponed:
+            self.catch_up()
         if self._leads:
             self._propose_pending()
         elif self.paxos.leader is not None:
@@ -230,13 +221,10 @@ class Replica(Confirming):
         output.persist, output.batch = paxos.persist, paxos.batch
         output.send_now[:0] = paxos.send_now
         output.send_after_sync += paxos.send_after_sync
-        chosen = self._postponed + paxos.chosen if self._postponed else paxos.chosen
-        if output.send_after_sync and paxos.persist and not self._leads and not self._cutting.busy:
-            self._postponed = chosen  # the leader waits for this acknowledgement, and hardly anybody for our state
-        else:
-            self._postponed = []  # before a snapshot is begun, which is of all that is chosen
-            for entry in chosen:
-                self._apply(entry)
+        self._postponed += paxos.chosen
+        if not output.send_after_sync or not paxos.persist or self._leads or self._cutting.busy:
+            self.catch_up()
+        # Else the leader waits for this acknowledgement, and hardly anybody for our state. (A snapshot is of all.)
         for token in paxos.failed:
             self._unconfirmed(token)
         for token in paxos.confirmed:
@@ -264,10 +252,12 @@ class Replica(Confirming):
             return True
         return self.paxos.due or self._forwarding.due or self._members.due
 
-    @property
-    def behind(self) -> bool:
-        """Whether the last `take` has left for the next one what could wait."""
-        return bool(self._postponed)
+    def catch_up(self) -> bool:
+        """Apply what the last `take` left for later; the next one would. Whether there was anything."""
+        postponed, self._postponed = self._postponed, []
+        for entry in postponed:
+            self._apply(entry)
+        return bool(postponed)
 
     @property
     def wants_turn(self) -> bool:
@@ -281,9 +271,10 @@ class Replica(Confirming):
 
     def _submit(self, body: bytes, connection: int | None, call: wire.Call | None = None) -> None:
         """Into the log with it, by way of whoever leads."""
-        if not self._hosting.add(body, connection, call):
+        hosting = self._hosting
+        if not hosting.add(body, connection, call):
             return
-        if connection is not None and self._hosting.link(connection).pending > PENDING_PER_CONNECTION_MAX:
+        if connection is not None and hosting.link(connection).pending > PENDING_PER_CONNECTION_MAX:
             reason = f"more than PENDING_PER_CONNECTION_MAX = {PENDING_PER_CONNECTION_MAX} commands on their way"
             self._hang_up(connection, reason)
         if self._leads:
@@ -292,19 +283,21 @@ class Replica(Confirming):
             self._forwarding.add(body)
 
     def _propose_pending(self) -> None:
-        queue = self._to_propose
-        while queue and (slot := self.paxos.propose(queue[0])) is not None:
-            self._proposed = slot
-            queue.popleft()
+        if self._to_propose:
+            self._proposed = self.paxos.propose_all(self._to_propose) or self._proposed
         for source in self._informed:
             # Clients wait there for these answers: that follower is told as soon as they are chosen.
             self.paxos.inform(source)
         self._informed.clear()
 
     def _apply(self, entry: Entry) -> None:
-        effects = self.machine.apply(entry, self._hosting.call(entry.value))
-        self._cutting.applied(len(entry.value))
-        connection = self._forwarding.applied(entry.value, self._now_ms)
+        value = entry.value
+        effects = self.machine.apply(entry, self._hosting.call(value))
+        self._cutting.applied(len(value))
+        connection = self._forwarding.applied(value, self._now_ms)
+        if effects.is_plain and entry.kind == _COMMAND:
+            self._reply(effects.replies, connection)
+            return
         self._spread(effects, connection)
         self._members.applied(entry)
         if effects.audit is not None:
@@ -320,7 +313,7 @@ class Replica(Confirming):
 
     def _notice_reign(self) -> None:
         """A new leader (or the same one anew): what is pending is passed on to it, and the clients are told."""
-        reign = (self.paxos.leader, self.paxos.ballot)
+        reign = (self.paxos.leader, self.paxos.promised)
         if reign == self._reign:
             return
         old_leader, self._reign = self._reign[0], reign

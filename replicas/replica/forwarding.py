@@ -53,11 +53,10 @@ class Forwarding:
 
     def applied(self, body: bytes, now_ms: int) -> int | None:
         """Apply has seen this command; if it was pending here, the stream flows. Returns as `Hosting.applied`."""
-        before = self._hosting.pending_count
-        connection = self._hosting.applied(body)
-        if self._hosting.pending_count < before:
-            self._quiet_since_ms = now_ms
-        return connection
+        if not self._hosting.is_pending(body):
+            return None
+        self._quiet_since_ms = now_ms
+        return self._hosting.applied(body)
 
     def mend(self, now_ms: int) -> None:
         """Time has passed: if the stream has run dry with something pending, it has a gap."""

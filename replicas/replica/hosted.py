@@ -6,6 +6,8 @@ The layer below core.py: it knows connections, the state and who is a member, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dthreading.wire import messages as wire
 from dthreading.wire.limits import NAME_BYTES_MAX, OP_BYTES_MAX
 from dthreading.wire.messages import ToClient
@@ -59,13 +61,16 @@ class Hosted:
                 former = self._hosting.bind(connection, session)
                 if former is not None:
                     self._hang_up(former, "its session has come back on another connection")
-        for session, message in effects.replies:
-            if connection is not None and isinstance(message, wire.Ended):
+        self._reply(effects.replies, connection)
+        for session in effects.ended:
+            self._hosting.ended(session)
+
+    def _reply(self, replies: Sequence[tuple[int, ToClient]], connection: int | None) -> None:
+        for session, message in replies:
+            if connection is not None and type(message) is wire.Ended:
                 self._output.to_clients.append((connection, message))
             else:
                 self._tell(session, message)
-        for session in effects.ended:
-            self._hosting.ended(session)
 
     def _catch_up_clients(self) -> None:
         """The state has leapt forward. Answers that fell into the gap were never sent from here: each is sent (again);

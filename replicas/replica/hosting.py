@@ -117,13 +117,18 @@ class Hosting:
         """Notes a command until it is applied. False when the same bytes are already on their way: they speak for this
         connection from now on.
         """
-        known = self._pending.get(body)
+        pending = self._pending
+        known = pending.get(body)
         if known is not None:
             self._discount(known.connection)
-        self._pending[body] = _Pending(connection, call)
+        pending[body] = _Pending(connection, call)
         if connection is not None:
             self.link(connection).pending += 1
         return known is None
+
+    def is_pending(self, body: bytes) -> bool:
+        """Whether a command with these bytes is on its way from here."""
+        return body in self._pending
 
     def call(self, body: bytes) -> Call | None:
         """What these bytes say, if they are a call of a client of this replica."""

@@ -9,8 +9,6 @@ write survives a power cut only after its file's `sync`; a name (made, replaced 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Final, Protocol
 
 SECTOR: Final = 512
@@ -117,10 +115,23 @@ class Fuse:
         if self._reason is not None:
             raise StorageFailed(self._reason)
 
-    @contextlib.contextmanager
-    def guarding(self, what: str) -> Iterator[None]:
-        self.check()
-        try:
-            yield
-        except OSError as error:
-            raise self.blow(f"{what} failed: {error}") from error
+    def guarding(self, what: str) -> Guard:
+        """For a `with`, any number of times: lets nothing begin when blown, and blows at the first OSError inside."""
+        return Guard(self, what)
+
+
+class Guard:
+    """See `Fuse.guarding`. Not made of a generator: that takes as long as all else around a write."""
+
+    __slots__ = ("_fuse", "_what")
+
+    def __init__(self, fuse: Fuse, what: str) -> None:
+        self._fuse = fuse
+        self._what = what
+
+    def __enter__(self) -> None:
+        self._fuse.check()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise self._fuse.blow(f"{self._what} failed: {error}") from error

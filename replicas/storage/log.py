@@ -24,6 +24,7 @@ class Log:
     def __init__(self, disk: Disk, state: LogState, fuse: Fuse, segment_bytes: int) -> None:
         self._disk = disk
         self._fuse = fuse
+        self._guard = fuse.guarding("Writing the log")
         self._file, self._maker = mend(disk, state, segment_bytes)
         # Invariants: segments are in order of their indexes, without a gap; batches go into the last.
         self._segments = state.segments
@@ -84,7 +85,7 @@ class Log:
             self._pending_promise = False
             self._syncing = True
         try:
-            with self._fuse.guarding("Writing the log"):
+            with self._guard:
                 self._write(pending, promised, chosen)
         finally:
             self._syncing = False
