@@ -4,12 +4,13 @@
 As a replica (`Node.program = "benchmarks.counted"`) it writes its counts, on SIGUSR1, to the Unix socket that the
 environment names. As a client (`python -m benchmarks.counted --client`) it is a worker with one more word.
 
-What is counted is what the interpreter would run if nobody looked: each thread has counters of its own, and neither the
-tracer's bytecodes nor those of the benchmark are in them. Only the counting is slow, some thirty times.
+All threads are counted, and neither the counting itself nor what the benchmark runs. Counting is slow, some thirty
+times; and what the interpreter would run as one specialised instruction, it runs and counts as the ones in the source.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,8 +19,11 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 from types import CodeType, FrameType
 from typing import Any, Self
 
@@ -62,7 +66,9 @@ class Counts:
 
 
 class Cell:
-    """What one thread has run of one function. Threads share none: `+=` is not atomic between them."""
+    """What was run of one function. Threads share it: a thread is switched where a call begins or ends and where a loop
+    goes round, never in the middle of `+=`.
+    """
 
     __slots__ = ("calls", "code", "step", "steps")
 
@@ -78,53 +84,80 @@ class Cell:
         self.step = step
 
 
-_threads: list[dict[int, Cell]] = []
+_cells: dict[int, Cell] = {}
+"""By the id of the code, which the cell keeps alive: a code object's hash is made of all that is in it, each time."""
+
+_paused = False
 
 
-def watch_this_thread() -> None:
-    """Count what the calling thread runs from its next call on; until `sys.settrace(None)`."""
-    cells: dict[int, Cell] = {}
-    _threads.append(cells)
+def watch() -> None:
+    """Count what this thread runs from its next call on, and all that threads run which are started from here on.
 
-    def call(frame: FrameType, _event: str, _argument: Any) -> Any:
-        code = frame.f_code
-        cell = cells.get(id(code))  # the hash of a code object is made of all that is in it, each time
-        if cell is None:
-            if code.co_filename.startswith(OWN):
-                return None
-            cell = cells[id(code)] = Cell(code)
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        cell.calls += 1
-        return cell.step
-
-    sys._getframe().f_trace_opcodes = True  # noqa: SLF001 - CPython 3.12 looks for it only when a tracer is set
-    sys.settrace(call)
+    Once in a process and for good: to set a tracer while another thread is traced kills early versions of 3.12.
+    """
+    if sys.version_info >= (3, 12):
+        _monitor()
+    else:
+        threading.settrace(_called)
+        sys.settrace(_called)
 
 
-def watch_new_threads() -> None:
-    """Count all that threads run which are started from here on."""
+def _called(frame: FrameType, _event: str, _argument: Any) -> Any:
+    code = frame.f_code
+    if _paused or code.co_filename.startswith(OWN):
+        return None
+    cell = _cells.get(id(code)) or _cells.setdefault(id(code), Cell(code))
+    frame.f_trace_opcodes = True
+    frame.f_trace_lines = False
+    cell.calls += 1
+    return cell.step
 
-    def first(frame: FrameType, event: Any, argument: Any) -> Any:
-        watch_this_thread()
-        tracer = sys.gettrace()
-        assert tracer is not None
-        return tracer(frame, event, argument)
 
-    threading.settrace(first)
+def _monitor() -> None:
+    monitoring: Any = getattr(sys, "monitoring")  # noqa: B009 - the oldest version that we support has none
+    events = monitoring.events
+
+    def instruction(code: CodeType, _offset: int) -> Any:
+        if code.co_filename.startswith(OWN):
+            return monitoring.DISABLE
+        if not _paused:
+            cell = _cells.get(id(code)) or _cells.setdefault(id(code), Cell(code))
+            cell.steps += 1
+        return None
+
+    def start(code: CodeType, _offset: int) -> None:
+        if not _paused and not code.co_filename.startswith(OWN):
+            cell = _cells.get(id(code)) or _cells.setdefault(id(code), Cell(code))
+            cell.calls += 1
+
+    monitoring.use_tool_id(monitoring.PROFILER_ID, PROGRAM)
+    monitoring.register_callback(monitoring.PROFILER_ID, events.INSTRUCTION, instruction)
+    for event in (events.PY_START, events.PY_RESUME):
+        monitoring.register_callback(monitoring.PROFILER_ID, event, start)
+    monitoring.set_events(monitoring.PROFILER_ID, events.INSTRUCTION | events.PY_START | events.PY_RESUME)
+
+
+@contextlib.contextmanager
+def _unwatched() -> Iterator[None]:
+    global _paused  # noqa: PLW0603
+    _paused = True
+    try:
+        yield
+    finally:
+        _paused = False
 
 
 def counts_so_far() -> Counts:
-    """Of all threads; call it untraced."""
+    """Of all threads."""
     found = Counts()
-    for cells in _threads:
-        for cell in list(cells.values()):
-            name = f"{_label(cell.code.co_filename)}:{cell.code.co_qualname}"
-            found.steps[name] += cell.steps
-            found.calls[name] += cell.calls
+    for cell in list(_cells.values()):
+        name = f"{_label(cell.code.co_filename)}:{cell.code.co_qualname}"
+        found.steps[name] += cell.steps
+        found.calls[name] += cell.calls
     return found
 
 
+@cache
 def _label(file: str) -> str:
     """A file's name as a reader knows it, wherever the tree and the standard library lie."""
     path = Path(file)
@@ -134,20 +167,17 @@ def _label(file: str) -> str:
 
 
 def _send_counts(*_: object) -> None:
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    with socket.socket(socket.AF_UNIX) as connection:
+    with _unwatched(), socket.socket(socket.AF_UNIX) as connection:
         connection.connect(os.environ[SOCKET_VARIABLE])
         connection.sendall(counts_so_far().to_json().encode())
-    sys.settrace(tracer)
 
 
 class CountedClient(Client):
     """A client that says what its calls made it run."""
 
     def __init__(self) -> None:
-        watch_new_threads()  # the service thread is one
         super().__init__()
+        watch()  # and so its service thread, which is not there yet
 
     def counted(self, threads: int, pairs: int) -> str:
         """So many pairs in each of so many threads, the lock of thread i being the i-th; without threads, in this one.
@@ -156,25 +186,39 @@ class CountedClient(Client):
             What was run for them, the service thread's part included.
 
         """
-        before = counts_so_far()
-        if not threads:
-            self._counted_pairs(0, pairs)
-        else:
-            threading.settrace(None)  # to start a thread is no part of a call
-            crew = [threading.Thread(target=self._counted_pairs, args=(i, pairs)) for i in range(threads)]
-            for thread in crew:
-                thread.start()
-            for thread in crew:
-                thread.join()
-        return counts_so_far().since(before).to_json()
+        gate, arrived = SimpleQueue[None](), SimpleQueue[None]()  # they run no bytecode of their own
+        crew = [threading.Thread(target=self._crew, args=(i, pairs, gate, arrived)) for i in range(threads)]
+        for thread in crew:
+            thread.start()
+        for _ in crew:
+            arrived.get()
+        with _unwatched():
+            before = counts_so_far()
+        for _ in crew:
+            gate.put(None)
+        for _ in crew:
+            arrived.get()
+        if not crew:
+            self._pairs(0, pairs)
+        with _unwatched():
+            found = counts_so_far().since(before).to_json()
+        for thread in crew:
+            gate.put(None)
+            thread.join()
+        return found
 
-    def _counted_pairs(self, number: int, pairs: int) -> None:
+    def _crew(self, number: int, pairs: int, gate: SimpleQueue[None], arrived: SimpleQueue[None]) -> None:
+        arrived.put(None)
+        gate.get()
+        self._pairs(number, pairs)
+        arrived.put(None)
+        gate.get()  # the end of a thread is no part of a call
+
+    def _pairs(self, number: int, pairs: int) -> None:
         lock = self._locks[number]
-        watch_this_thread()
         for _ in range(pairs):
             lock.acquire()
             lock.release()
-        sys.settrace(None)
 
 
 # --- in the benchmark
@@ -224,8 +268,7 @@ def _replica() -> int:
     from replicas.daemon import options, running  # noqa: F401, PLC0415 - what is imported before is not counted
 
     signal.signal(signal.SIGUSR1, _send_counts)
-    watch_new_threads()
-    watch_this_thread()
+    watch()
     return cli.main()
 
 
