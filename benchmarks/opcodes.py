@@ -102,10 +102,7 @@ def measure(*, memory: bool, threads: int, pairs: int) -> dict[str, Found]:
             counts = {name: counters.of(node).since(before[name]) for name, node in nodes.items()}
             counts["client"] = in_client
             windows.append({name: Found(each, commands) for name, each in counts.items()})
-    return {
-        name: min((window[name] for window in windows), key=lambda found: found.steps)
-        for name in windows[0]
-    }
+    return {name: min((window[name] for window in windows), key=lambda found: found.steps) for name in windows[0]}
 
 
 def by_file(found: dict[str, Found]) -> Table:
