@@ -64,6 +64,7 @@ class Evidence:
         """How many messages of each kind have left."""
         self._slots: dict[int, dict[Ballot, Held]] = {}
         self._under: dict[int, Ballot] = {}  # slot -> the lowest ballot at which a quorum held it
+        self._voters: dict[int, tuple[int, int]] = {}  # slot -> who voted there, a bit for each, and how many suffice
         self._promised: dict[int, Ballot] = {}  # in the order in which it was written, synced or not
         self._claimed: dict[int, tuple[Ballot, int]] = {}
         self._first: dict[Ballot, int] = {}  # the lowest slot that its owner has written under it
@@ -119,18 +120,20 @@ class Evidence:
         """Somebody hands this out, and is the first to do so: then a quorum must hold it under one ballot."""
         assert slot == self.end + 1
         self.end = slot
-        members = sum(1 << member for member in configuration.ids)
+        self._voters[slot] = sum(1 << member for member in configuration.ids), configuration.quorum
         ballots = self._slots.get(slot, {})
-        reached = [
-            ballot
-            for ballot, held in ballots.items()
-            if (held.holders & members).bit_count() >= configuration.quorum and (held.kind, held.value) == (kind, value)
-        ]
+        reached = [b for b in self._reached(slot) if (ballots[b].kind, ballots[b].value) == (kind, value)]
         assert reached, f"slot {slot} is handed out as chosen, and no quorum's disks hold that under any one ballot"
         under = self._under[slot] = min(reached)
         for ballot in ballots:
             if ballot > under:
                 self._holds_what_was_chosen(slot, under, ballot)
+
+    def _reached(self, slot: int) -> list[Ballot]:
+        """The ballots at which a quorum's disks hold something there by now."""
+        members, quorum = self._voters[slot]
+        ballots = self._slots.get(slot, {})
+        return [ballot for ballot, held in ballots.items() if (held.holders & members).bit_count() >= quorum]
 
     def could_confirm(self, ballot: Ballot, configuration: Configuration) -> bool:
         """Whether a quorum has promised nothing above `ballot` yet, so that whoever leads under it may be told so."""
@@ -176,7 +179,11 @@ class Evidence:
         assert len(sizes) <= 1 or sum(sizes) <= self.limits.page_bytes, f"{sum(sizes)} bytes in one message"
 
     def _acknowledges(self, replica: int, message: Accepted) -> None:
-        """What it says to hold is what this ballot's leader proposed, and is on its disk, or chosen."""
+        """What it says to hold is what this ballot's leader proposed, and is on its disk, or chosen up to this ballot.
+
+        (What was chosen above it says nothing of it: that the acceptor knows it and acknowledges it here is as if it
+        accepted below its promise.)
+        """
         ballot, claimed = self._claimed.get(replica, (NO_BALLOT, 0))
         if ballot != message.ballot:
             claimed = self._first.get(message.ballot, 1) - 1
@@ -186,7 +193,11 @@ class Evidence:
             if proposed is not None and proposed.holders >> replica & 1:
                 continue
             assert slot <= self.end, f"{replica} acknowledges slot {slot}, which it does not hold"
-            chosen = ballots[self._under[slot]]
+            under = self._under[slot]
+            assert under <= message.ballot or min(self._reached(slot)) <= message.ballot, (
+                f"{replica} acknowledges slot {slot} under {tuple(message.ballot)}, and only {tuple(under)} chose it"
+            )
+            chosen = ballots[under]
             assert proposed is None or (proposed.kind, proposed.value) == (chosen.kind, chosen.value), (
                 f"{replica} acknowledges slot {slot} under {tuple(message.ballot)}, for it holds another value chosen"
             )

@@ -186,6 +186,20 @@ def test_the_checker_sees_what_is_said_and_not_so() -> None:
         scene.evidence.said(1, promise)
 
 
+def test_the_checker_sees_a_choice_counted_at_a_lower_ballot() -> None:
+    """What a later ballot has chosen may stand in a log, and says nothing to the leader of an earlier one."""
+    scene = Scene()
+    scene.accept(1, LOW, 1, b"x", sync=False)
+    scene.agreement.propose(b"y", 1, HIGH)
+    scene.agreement.reign = HIGH
+    for member in (2, 3):
+        entry = scene.accept(member, HIGH, 1, b"y")
+    scene.agreement.chosen(2, entry)
+    scene.evidence.said(2, Accepted(HIGH, 1, 1, 0))
+    with pytest.raises(AssertionError, match=r"under .1, 1., and only .2, 2. chose it"):
+        scene.evidence.said(3, Accepted(LOW, 1, 1, 0))
+
+
 def test_the_checker_sees_stale_answers() -> None:
     """A read below what others have answered, or by a leader that a quorum had deposed before it was asked."""
     scene = Scene()
