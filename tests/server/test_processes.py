@@ -271,6 +271,17 @@ def test_the_log_is_cut_by_snapshots_and_the_state_survives(three: Cluster) -> N
         assert client.call(queue, "qsize") == 1
 
 
+def test_the_next_segment_of_the_log_is_made_before_it_is_needed(one: Cluster) -> None:
+    """Else a batch, and all that the loop serves, waits until 16 MB of zeros are on the disk."""
+    (node,) = one.nodes
+    with one.client() as client:
+        client.open()
+        queue = client.attach("Queue", "q", 0, False)
+        fill(one, client, queue, 9)
+    one.until(lambda: len(list(node.data.glob("log-*"))) == 2)
+    assert node.ask("status")["log_bytes"] < 16_000_000, "the first segment had room for all that"
+
+
 def use(client: Raw, lock: int, times: int) -> None:
     for _ in range(times):
         client.call(lock, "acquire", True, 1)
