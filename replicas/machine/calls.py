@@ -120,7 +120,7 @@ class Calls(State):
             return
         elif lane.waiter is not None:
             self._abandon(session, lane.waiter)
-        elif not withdraw.undo or (lane.reply is not None and not lane.undoable):
+        elif not withdraw.undo or lane.stands:
             self._repeat(session, withdraw.lane, lane)  # granted after all, or nothing that could be given back
             return
         elif lane.subject is not None:

@@ -49,6 +49,16 @@ class Lane:
         """Whether its answer handed out something that can be taken back."""
         return self.operation is not None and self.operation.undoable
 
+    @property
+    def stands(self) -> bool:
+        """Whether an undo leaves its answer as it is: it gave nothing, or nothing that can be taken back. A grant whose
+        object is gone does not stand, since whoever undoes it takes a grant for one that was still on its way.
+        """
+        reply = self.reply
+        if reply is None or self.undoable:
+            return False
+        return self.subject is not None or reply.status != Status.OK or reply.value is None or reply.value is False
+
     def settle(self, reply: Reply, subject: Replicated | None = None, operation: Operation | None = None) -> None:
         """The call of this lane is answered."""
         self.waiter = None

@@ -212,6 +212,8 @@ class Reference:
     def _drop(self, model: Model) -> None:
         for session in self.sessions.values():
             session.has.pop(model, None)
+            for lane in session.lanes.values():
+                lane.handed_by = lane.handed_by if lane.handed_by is not model else None
         del self.objects[model.key]
         self.touched.add(model.key)
 
@@ -304,7 +306,9 @@ class Reference:
         else:
             handed_by, answer = lane.handed_by, lane.answer
             can_undo = handed_by is not None and lane.operation in handed_by.undoable
-            if not undo or (answer is not None and not can_undo):
+            gave = answer is not None and answer[0] == 0 and answer[1] is not None and answer[1] is not False
+            # A grant is never said again to whoever undoes it: it would be taken for one that was on its way.
+            if not undo or (answer is not None and not can_undo and (handed_by is not None or not gave)):
                 self.seen.append("withdrawn after it was granted")
                 self._again(id, index, lane)
                 return
