@@ -236,6 +236,8 @@ class Daemon(Entrance):
             return
         if batch:
             self.core.synced(batch)
+            if self.storage.segment_due:
+                self.snapshots.prepare()
         for replica, message in messages:
             self.peers.send(replica, message)
         if not self._in_turn:

@@ -37,9 +37,6 @@ __all__ = ["SnapshotKeeper", "contents", "restored"]
 PART_BYTES: Final = 1024 * 1024
 """What one message carries of a snapshot: a sixteenth of the largest frame, so it holds up no heartbeat for long."""
 
-PREPARE_AFTER_BYTES: Final = 1024 * 1024
-"""Bytes given to the log between two looks at whether its next segment is ready. A segment is many times that."""
-
 
 CLOSE_S: Final = 2.0
 """How long the end waits for the piece under way: a disk that hangs must not keep the process."""
@@ -67,7 +64,6 @@ class SnapshotKeeper:
         self._writing: tuple[SnapshotHeader, SnapshotWriter | MemorySnapshotWriter] | None = None
         self._receiving: tuple[SnapshotHeader, SnapshotWriter | MemorySnapshotWriter] | None = None
         self._broken = False
-        self._bytes_since_prepare = PREPARE_AFTER_BYTES
 
     def do(self, work: SnapshotWork, digest: bytes) -> None:
         """One wish of the replica. `digest` is that of its machine at this moment."""
@@ -85,12 +81,9 @@ class SnapshotKeeper:
             case _:
                 raise AssertionError(work)
 
-    def log_grew(self, size: int) -> None:
-        """So many bytes were given to the log: from time to time its next segment is made ahead."""
-        self._bytes_since_prepare += size
-        if self._bytes_since_prepare >= PREPARE_AFTER_BYTES:
-            self._bytes_since_prepare = 0
-            self._post(self._prepare)
+    def prepare(self) -> None:
+        """Have the log's next segment made ahead; nothing is done twice, if this is said again."""
+        self._post(self._prepare)
 
     def close(self) -> None:
         """End the thread after the piece that it is at; what was not finished is as if it had never begun."""

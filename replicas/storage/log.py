@@ -40,6 +40,8 @@ class Log:
         self._last = max(state.entries.keys() | state.doubtful, default=state.floor)
         self._pending: dict[int, bytes] = {}
         self._pending_promise = False
+        self.segment_due = self._position > self._segments[-1].size // 2
+        """Whether half of the last segment is used, and nobody has begun to `prepare` the next one."""
 
     @property
     def used_bytes(self) -> int:
@@ -92,6 +94,7 @@ class Log:
 
     def prepare(self) -> bool:
         """One slice of making the next segment ahead. True while more is to do."""
+        self.segment_due = False
         with self._fuse.guarding("Making the log's next segment"):
             return self._maker.step()
 
@@ -143,6 +146,9 @@ class Log:
         self._file.write_durable(self._position, sectors)
         self._number += 1
         self._chain = chain
+        half = segment.size // 2
+        if self._position <= half < self._position + length:
+            self.segment_due = True
         self._position += length
         with self._sharing:
             if fresh:  # Only now may an older one be dropped: this one holds the promise, durably.

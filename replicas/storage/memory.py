@@ -45,6 +45,10 @@ class MemoryStorage:
         return False
 
     @property
+    def segment_due(self) -> bool:
+        return False
+
+    @property
     def log_bytes(self) -> int:
         return 0
 

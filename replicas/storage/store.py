@@ -113,6 +113,11 @@ class Storage:
         return self._open().prepare()
 
     @property
+    def segment_due(self) -> bool:
+        """Whether it is time to `prepare`."""
+        return self._log is not None and self._log.segment_due
+
+    @property
     def log_bytes(self) -> int:
         """What the log holds on the disk: a reason to make a snapshot when it grows."""
         return self._log.used_bytes if self._log is not None else 0

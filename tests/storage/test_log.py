@@ -189,6 +189,28 @@ def test_a_segment_made_ahead_leaves_nothing_to_zero() -> None:
     assert storage.log_bytes > SEGMENT_BYTES
 
 
+def test_the_next_segment_is_due_once_half_of_the_last_is_used() -> None:
+    """Once for each segment, and after a restart too: an idle group takes no second one."""
+    disk = SimulatedDisk(random.Random(0))
+    storage = formatted(disk)
+    assert not storage.segment_due
+    slot = prepared = 0
+    while len(segments(disk)) < 4:
+        slot += 1
+        storage.append([accepted(slot, b"v" * 300)])
+        storage.sync()
+        if storage.segment_due:
+            storage.close()
+            storage = Storage.open(disk, segment_bytes=SEGMENT_BYTES)
+            assert storage.segment_due
+            assert storage.log_bytes % SEGMENT_BYTES > SEGMENT_BYTES // 2
+            while storage.prepare():
+                pass
+            prepared += 1
+            assert not storage.segment_due
+    assert prepared == 3
+
+
 def test_making_a_segment_is_sliced() -> None:
     """No step zeroes more than a slice, and a sync that comes too early makes the rest itself."""
     disk = SimulatedDisk(random.Random(0))
