@@ -197,6 +197,8 @@ class Daemon(Entrance):
                 if output.batch or output.send_after_sync:
                     self.log.add(output.batch, output.persist, output.send_after_sync)
                 written = self.log.due and self.log.go()
+                if self._failed:
+                    break
                 self._outgoing.flush()  # others wait for what is on the disk now
                 caught_up = core.catch_up()
                 is_due = core.due
