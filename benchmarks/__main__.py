@@ -17,7 +17,7 @@ from benchmarks.harness import Options, Section
 
 NAMES = (
     *("scale", "footprint", "bounded", "idle", "failover", "calls", "parts", "members", "newcomer"),
-    *("opcodes", "drift"),
+    *("opcodes", "traffic", "drift"),
 )
 
 
