@@ -4,6 +4,8 @@
 A thread keeps the baton until it waits (`wait`) or has done what it was given (`begin`). Whoever became able to go on
 first goes on first. Time stands still but for `pass_time`. So a run is the same each time, and a thread that blocks is
 known to block: no clock of the machine is asked and nothing sleeps.
+
+A thread that waits may be struck by Ctrl-C: at once, or in the very moment in which it could have gone on.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import _thread
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -74,6 +77,8 @@ class Baton:
         self._able: deque[Worker] = deque()
         self._waiting: dict[Worker, float | None] = {}
         self._woken: set[Worker] = set()
+        self._struck: set[Worker] = set()
+        self._shielded: set[Worker] = set()
         self._over = False
 
     # --- for whoever gives out the turns
@@ -103,6 +108,26 @@ class Baton:
             del self._waiting[worker]
             self._able.append(worker)
         self.now = end
+
+    def delay(self, seconds: float) -> None:
+        """So much time passes, and whoever's time is up by then notices that after the next thing that is done."""
+        self.now += seconds
+
+    def doom(self, worker: Worker) -> None:
+        """It waits, and Ctrl-C strikes it as soon as it goes on, for whatever reason."""
+        assert worker in self._waiting
+        self._struck.add(worker)
+
+    def interrupt(self, worker: Worker) -> None:
+        """Ctrl-C strikes it now, where it waits."""
+        self.doom(worker)
+        if worker not in self._shielded:
+            del self._waiting[worker]
+            self._able.append(worker)
+
+    def is_doomed(self, worker: Worker) -> bool:
+        """Whether Ctrl-C is on its way to it."""
+        return worker in self._struck
 
     def is_waiting(self, worker: Worker) -> bool:
         """Whether it is in the middle of a call, which cannot go on."""
@@ -136,7 +161,33 @@ class Baton:
             raise Unwind
         woken = worker in self._woken
         self._woken.discard(worker)
+        if worker not in self._shielded:
+            self.strike()
         return woken
+
+    def strike(self) -> None:
+        """Ctrl-C, if it has come for the calling worker."""
+        worker = current()
+        if worker in self._struck:
+            self._struck.discard(worker)
+            raise KeyboardInterrupt
+
+    def put_off(self) -> None:
+        """What has just struck the calling worker strikes it later."""
+        worker = current()
+        assert worker is not None
+        self._struck.add(worker)
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Here the calling worker is not to be interrupted; at the next place it is."""
+        worker = current()
+        assert worker is not None
+        self._shielded.add(worker)
+        try:
+            yield
+        finally:
+            self._shielded.discard(worker)
 
     def wake(self, worker: Worker) -> None:
         """It need wait no longer; it goes on when its turn comes."""
@@ -174,8 +225,15 @@ class BatonLock:
         assert worker is not None
         assert self._locked
         self._line.append(worker)
-        if self._baton.wait(seconds):
-            return True  # whoever released it has left it locked, and ours
+        try:
+            if self._baton.wait(seconds):
+                return True  # whoever released it has left it locked, and ours
+        except KeyboardInterrupt:
+            if worker in self._line:
+                self._line.remove(worker)
+            else:
+                self.release()  # it was ours already: the next one has it
+            raise
         self._line.remove(worker)
         return False
 
@@ -215,13 +273,23 @@ class FreeLock(BatonLock):
         assert worker is not None
         while self._locked:
             line.append(worker)
-            self._baton.wait()
+            try:
+                self._baton.wait()
+            except KeyboardInterrupt:
+                if worker in line:
+                    line.remove(worker)
+                elif not self._locked:
+                    self._let_in()  # somebody else instead
+                raise
         self._locked = True
         return True
 
     def release(self) -> None:
         assert self._locked
         self._locked = False
+        self._let_in()
+
+    def _let_in(self) -> None:
         line = self._returning or self._line
         if line:
             self._baton.wake(line.popleft())

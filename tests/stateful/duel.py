@@ -7,6 +7,7 @@ what everybody may read: sizes, counts, flags.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -25,6 +26,8 @@ OURS = SimpleNamespace(
     },
     **{name: getattr(dthreading.queue, name) for name in ("Queue", "LifoQueue", "PriorityQueue", "SimpleQueue")},
 )
+
+Work = Callable[[dict[str, Any], "World"], Any]
 
 compared = [0]
 """How many steps have been compared, in all duels of this process."""
@@ -135,6 +138,58 @@ class Duel:
     def pass_time(self, seconds: float) -> None:
         """So much."""
         self.everywhere(f"{seconds} s pass", lambda side: side.baton.pass_time(seconds))
+
+    # --- what strikes in the middle of a call
+
+    @property
+    def waiting(self) -> list[int]:
+        """The threads that may be interrupted: those that wait, but for those whom a running action keeps out."""
+        if self.is_acting():
+            return []
+        return [thread for thread in self.threads if self.theirs.state(thread) == ("waits",)]
+
+    def interrupt(self, thread: int) -> None:
+        """Ctrl-C where it waits."""
+        self.everywhere(f"Ctrl-C in thread {thread}", lambda side: side.baton.interrupt(side.baton.workers[thread]))
+
+    def race_interrupt(self, struck: int, thread: int, text: str, work: Work, *, on_the_way: bool) -> None:
+        """Ctrl-C in `struck`, and `thread` does something that may let it go on.
+
+        Args:
+            struck: waits.
+            thread: does `work` in both worlds, before anybody has heard of the interrupt.
+            text: says what.
+            work: that.
+            on_the_way: `struck` has left, and the group has not heard so; else it has not had its turn yet.
+
+        """
+        for side in self.sides:
+            worker = side.baton.workers[struck]
+            if on_the_way and side is self.ours:
+                self.processes.group.on_the_way = deque()
+                side.baton.interrupt(worker)
+                side.baton.settle()
+            else:
+                side.baton.doom(worker)
+            side.begin(thread, work)
+            if side is self.ours:
+                self.processes.group.arrive()
+            if side.baton.is_doomed(worker) and side.baton.is_waiting(worker):
+                side.baton.interrupt(worker)
+            side.baton.settle()
+        how = "which is on its way" if on_the_way else "before its turn"
+        self._compare(f"Ctrl-C in thread {struck}, {how}, and thread {thread}: {text}")
+
+    def race_timeouts(self, seconds: float, thread: int, text: str, work: Work) -> None:
+        """Time passes, and `thread` does something before anybody has heard whose time is up."""
+        self.theirs.baton.delay(seconds)
+        self.theirs.begin(thread, work)
+        self.processes.group.on_the_way = deque()
+        self.ours.baton.pass_time(seconds)
+        self.ours.begin(thread, work)
+        self.processes.group.arrive()
+        self.ours.baton.settle()
+        self._compare(f"{seconds} s pass, and at their end thread {thread}: {text}")
 
     def restore(self) -> None:
         """Our replica begins again from its snapshot."""

@@ -8,9 +8,13 @@ here, which is one of the orders that it may have, and the one that we promise.
 A class's own inner lock goes to whoever has its turn first, so that those whom a full barrier lets through are out of
 it before somebody who came to abort it meanwhile is in; the standard library may do it either way.
 
-Two differences are meant, and stand here: a Condition's waiter whose time is up leaves the line at that moment (in the
-standard library it may still swallow a notification that it then does not report); and queues know `shutdown` on every
-version, as they do from 3.13 on.
+These differences are meant, and stand here: a Condition's waiter whose time is up leaves the line at that moment (in
+the standard library it may still swallow a notification that it then does not report); queues know `shutdown` on every
+version, as they do from 3.13 on; and Ctrl-C in the middle of a wait does what our table of outcomes says, where the
+standard library leaves it to chance. Who was granted a lock, a permit or an item and is struck before it can say so
+gives it back, and the next in line has it (there the notification is lost). A put for which there was room is done, and
+then the interrupt is raised. A Condition's wait ends with the lock held, whatever strikes. Ctrl-C at a barrier breaks
+it, as a timeout does, unless it was full.
 """
 
 from __future__ import annotations
@@ -45,6 +49,9 @@ _QUEUE = _classes(queue, {"Queue", "LifoQueue", "PriorityQueue", "_PySimpleQueue
 class _Leaving:
     """Mixed into Condition."""
 
+    goes_on = False
+    """Who was notified and is struck does what it waited for, and hears of it then."""
+
     def wait(self, timeout: float | None = None) -> bool:
         """As the standard library's, but for the line before the lock is taken again."""
         if not self._is_owned():
@@ -53,15 +60,54 @@ class _Leaving:
         waiter.acquire()
         self._waiters.append(waiter)
         saved = self._release_save()
-        notified = False
+        baton, passes_on = waiter._baton, False
+        baton.strike()  # put off before, and now it would wait again
         try:
             # Where no time is given, too, whoever got the lock just now comes first: it may there, and so it does here.
-            notified = waiter.acquire_within(None if timeout is None else max(0.0, timeout))
-            return notified
+            return waiter.acquire_within(None if timeout is None else max(0.0, timeout))
+        except KeyboardInterrupt:
+            if waiter not in self._waiters and self.goes_on:
+                baton.put_off()
+                return True
+            passes_on = waiter not in self._waiters and isinstance(self._lock, FreeLock)
+            raise
         finally:
-            if not notified:
+            if waiter in self._waiters:
                 self._waiters.remove(waiter)
-            self._acquire_restore(saved)
+            with baton.shield():
+                self._acquire_restore(saved)
+            if passes_on:
+                self.notify()
+            if not self.goes_on:
+                baton.strike()
+
+
+class _Breaking:
+    """Mixed into Barrier."""
+
+    def _wait(self, timeout: float | None) -> None:
+        try:
+            super()._wait(timeout)
+        except KeyboardInterrupt:
+            if self._state == 0:
+                self._break()
+            raise
+
+
+class _Putting:
+    """Mixed into the queues."""
+
+    baton: Baton
+
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self.not_full.goes_on = True
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        try:
+            super().put(item, block, timeout)
+        finally:
+            self.baton.strike()
 
 
 class ShutDown(Exception):
@@ -114,15 +160,16 @@ def reference(baton: Baton) -> SimpleNamespace:
     exec(_THREADING, names)
     names["RLock"] = rlock = _checking(names["_RLock"])
     names["Condition"] = type("Condition", (_Leaving, names["Condition"]), {"_new_lock": staticmethod(lock)})
+    names["Barrier"] = type("Barrier", (_Breaking, names["Barrier"]), {})
     queues = {
         **vars(queue),
         "threading": SimpleNamespace(**{name: names[name] for name in ("Lock", "Condition", "Semaphore")}),
         "time": baton.time,
     }
     exec(_QUEUE, queues)
-    if not HAS_SHUTDOWN:
-        for name in ("Queue", "LifoQueue", "PriorityQueue"):
-            queues[name] = type(name, (_ShuttingDown, queues[name]), {})
+    for name in ("Queue", "LifoQueue", "PriorityQueue"):
+        bases = (queues[name],) if HAS_SHUTDOWN else (_ShuttingDown, queues[name])
+        queues[name] = type(name, (_Putting, *bases), {"baton": baton})
     kinds = ("Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")
     return SimpleNamespace(
         Lock=lock,

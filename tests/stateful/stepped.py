@@ -15,14 +15,14 @@ from typing import Any
 
 import dthreading.locks
 from dthreading import config, holds, runtime
-from dthreading.errors import from_wire
+from dthreading.errors import GroupUnreachable, from_wire
 from dthreading.session import Answer, ClientSession, Manner, PendingCall, Target
 from dthreading.wire import messages as wire
 from dthreading.wire.codec import decode, encode
 from dthreading.wire.messages import Status
 from replicas.machine.core import Machine
 from replicas.paxos.values import Ballot, Entry, EntryKind, encode_ballot
-from tests.stateful.baton import Baton, Unwind, Worker, current
+from tests.stateful.baton import Baton, Worker, current
 
 NEVER = 0.0
 """The sessions' time: leases do not run out here."""
@@ -36,6 +36,8 @@ class SteppedGroup:
         self.machine = Machine()
         self.clients: list[SteppedClient] = []
         self._by_session: dict[int, SteppedClient] = {}
+        self.on_the_way: deque[tuple[SteppedClient, bytes]] | None = None
+        """Withdrawals that have been said and are not heard yet; None: they are heard at once."""
         self._apply(EntryKind.LEADS, encode_ballot(Ballot(1, 1)))
 
     def client(self, label: str) -> SteppedClient:
@@ -47,7 +49,9 @@ class SteppedGroup:
         """The frame's bytes are the command, as for a replica."""
         body = frame[4:]
         message = decode(body)
-        if isinstance(message, wire.Keepalive):
+        if self.on_the_way is not None and isinstance(message, wire.Withdraw):
+            self.on_the_way.append((client, frame))
+        elif isinstance(message, wire.Keepalive):
             client.hear(wire.Alive(message.session, message.beat))
         else:
             self._apply(EntryKind.COMMAND, body)
@@ -59,6 +63,13 @@ class SteppedGroup:
             self._by_session[session] = next(client for client in self.clients if client.nonce == nonce)
         for session, message in effects.replies:
             self._by_session[session].hear(decode(encode(message)))
+
+    def arrive(self) -> None:
+        """What was on the way is heard."""
+        frames, self.on_the_way = self.on_the_way or (), None
+        for client, frame in frames:
+            self.said(client, frame)
+            client.exchange()
 
     def begin_again(self) -> None:
         """The replica restarts from its snapshot: nobody may notice."""
@@ -99,20 +110,23 @@ class SteppedClient:
         kept: Callable[[Answer], object] | None = None,
     ) -> Answer:
         if self.over:
-            raise Unwind
+            raise GroupUnreachable("the run is over")  # whoever was in the middle of a call leaves at once
         call = PendingCall(target, operation, arguments, manner, others, tell=timeout is not None)
         call.wake = current()
         if not self._session.begin(call):
             self._session.submit(call)
         self.exchange()
-        seconds = timeout if manner.parks else None
-        while not call.settled:
-            assert manner.parks, f"{operation} must not wait"
-            if not self._group.baton.wait(seconds):
-                assert call.parked_at is not None, "who waits was told so"
-                self._session.withdraw(call, manner.expired)
+        try:
+            self._settle(call, timeout if manner.parks else None)
+        except KeyboardInterrupt:  # as in `Client._call`
+            if manner.interrupt_keeps:
+                self._keep(call, kept)
+            else:
+                call.abandoned = True
+                self._session.reclaim(call)
+                self._session.abandon(call)
                 self.exchange()
-                seconds = None
+            raise
         assert not call.lost
         assert call.error is None
         failed, value = call.status == Status.ERROR, call.value
@@ -120,6 +134,29 @@ class SteppedClient:
         if failed:
             raise from_wire(*value)
         return Answer(value, self._session.id)
+
+    def _settle(self, call: PendingCall, seconds: float | None) -> None:
+        while not call.settled:
+            assert call.manner.parks, f"{call.operation} must not wait"
+            if not self._group.baton.wait(seconds):
+                assert call.parked_at is not None, "who waits was told so"
+                self._session.withdraw(call, call.manner.expired)
+                self.exchange()
+                seconds = None
+
+    def _keep(self, call: PendingCall, kept: Callable[[Answer], object] | None) -> None:
+        while not call.settled:
+            try:
+                self._session.withdraw(call, call.manner.expired)
+                self.exchange()
+                self._settle(call, None)
+            except KeyboardInterrupt:
+                continue
+        if call.status != Status.ERROR:
+            answer = Answer(call.value, self._session.id)
+            self._session.finish(call)
+            if kept is not None:
+                kept(answer)
 
     def exchange(self) -> None:
         """All that is to be said is said, and whoever has got an answer is woken, in the order of the answers."""

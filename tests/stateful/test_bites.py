@@ -14,17 +14,21 @@ from typing import Any
 import pytest
 from hypothesis import Phase
 
+from dthreading.session import ClientSession
 from replicas.objects.barrier import Barrier
 from replicas.objects.base import Refused, Replicated
 from replicas.objects.condition import Condition
 from replicas.objects.event import Event
-from replicas.objects.lock import Ownable, RLock
+from replicas.objects.lock import Lock, Ownable, RLock
 from replicas.objects.queue import LifoQueue, Queue, SimpleQueue
 from replicas.objects.semaphore import BoundedSemaphore, Semaphore
 from replicas.objects.stores import Sorted
 from replicas.objects.waiting import WaitQueue
 from tests.stateful.specs import EVENT, LOCK, RLOCK, SIMPLE_QUEUE, Spec, barrier, conditions, queue, semaphore
 from tests.stateful.test_stateful import try_all
+
+EXAMPLES = 400
+"""Most faults are found in the first sixty; where a program must come to a wait that is granted and struck, it is more."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -141,6 +145,50 @@ def unbounded(self: BoundedSemaphore, n: int) -> None:
         raise Refused("value", "Semaphore released too many times")
 
 
+# --- that come to light where something strikes in the middle of a call
+
+
+def keep_what_was_granted(self: Replicated, *_: Any) -> None:
+    """Whoever was granted it has gone."""
+
+
+def lose_item(self: SimpleQueue, operation: str, session: int, lane: int, answer: Any) -> None:
+    """Nobody has it."""
+    self.deliveries.taken_back(session, lane)
+    self._unstake_if_done(session)
+
+
+def leave_quietly(self: Barrier, waiter: Any, line: Any) -> None:
+    """The others go on waiting for it."""
+
+
+def unnotify(self: Condition, waiter: Any) -> None:
+    """Its time is up only after it was notified."""
+    if waiter.queue is not self.waiting:
+        depth, _, number = waiter.payload
+        waiter.amend((depth, False, number))
+    else:
+        honest_withdrawn(self, waiter)
+
+
+honest_withdrawn = Condition.withdrawn
+
+
+def pass_on_once_more(self: Condition, waiter: Any) -> None:
+    """Whose time is up wakes another, as if it had been notified."""
+    honest_withdrawn(self, waiter)
+    honest_notify(self, 1)
+
+
+def forget_the_undo(self: ClientSession, lane: Any, call: Any) -> None:
+    """What was granted in the last moment is not asked back."""
+    if not call.settled:
+        honest_undo(self, lane, call)
+
+
+honest_undo = ClientSession._undo
+
+
 FAULTS: tuple[tuple[str, Spec, Plant], ...] = (
     ("a lock goes to who came last", LOCK, method(WaitQueue, "unpark", unpark_last)),
     ("who is notified is not let back to the lock", conditions("Lock"), method(Ownable, "readmit", forget_waiter)),
@@ -159,6 +207,15 @@ FAULTS: tuple[tuple[str, Spec, Plant], ...] = (
     ("the largest comes first", queue("PriorityQueue", 0), method(Sorted, "pop", pop_largest)),
     ("a put wakes no getter", SIMPLE_QUEUE, method(SimpleQueue, "_enter", enter_quietly)),
     ("there is room for one more", queue("LifoQueue", 2), method(LifoQueue, "_is_full", one_more)),
+    ("who was interrupted keeps the lock", LOCK, method(Lock, "undo", keep_what_was_granted)),
+    ("who was interrupted keeps the RLock", RLOCK, method(RLock, "undo", keep_what_was_granted)),
+    ("an interrupted permit is lost", semaphore("Semaphore", 1), method(Semaphore, "undo", keep_what_was_granted)),
+    ("an interrupted getter's item is lost", queue("Queue", 0), method(SimpleQueue, "undo", lose_item)),
+    ("a lost item of a SimpleQueue", SIMPLE_QUEUE, method(SimpleQueue, "undo", lose_item)),
+    ("Ctrl-C leaves the barrier whole", barrier(2, action=False), method(Barrier, "abandoned", leave_quietly)),
+    ("a late timeout takes a notification back", conditions("RLock"), method(Condition, "withdrawn", unnotify)),
+    ("a timeout notifies the next", conditions("Lock"), method(Condition, "withdrawn", pass_on_once_more)),
+    ("the client does not ask back what it was granted", LOCK, method(ClientSession, "_undo", forget_the_undo)),
 )  # fmt: skip
 
 
@@ -168,4 +225,4 @@ def test_a_fault_is_found(spec: Spec, plant: Plant, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("DTHREADING_NAMING", "auto")
     plant(monkeypatch)
     with pytest.raises(AssertionError):
-        try_all((spec,), 60, phases=[Phase.generate])
+        try_all((spec,), EXAMPLES, phases=[Phase.generate])

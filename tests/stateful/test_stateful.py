@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ours and the standard library's own, step by step, in whatever order hypothesis thinks of: equal after each.
 
+Among the steps are Ctrl-C where a thread waits, Ctrl-C in the very moment of the grant (before the thread's turn, or with
+the withdrawal on its way while another thread does something), and timeouts that are up just as they are granted.
+
 STATEFUL_EXAMPLES=n in the environment runs n programs of each kind instead of the default, with seeds of chance, and
 prints how many steps were compared (with -s). `duel` says what is compared, `reference` where the two differ by intent.
 """
@@ -24,6 +27,9 @@ STEPS = 50
 
 RESTART = 19
 PASS_TIME = range(16, 19)
+RACE_TIME = 15
+RACE_INTERRUPT = (13, 14)
+INTERRUPT = 12
 SPANS_S = (0.25, 0.5, 1, 3)
 """Beside the timeouts of 1, 1.5, 2 and 2.5 seconds: before them, at them, after."""
 
@@ -48,12 +54,22 @@ def machine_for(specs: tuple[Spec, ...]) -> type[RuleBasedStateMachine]:
             assert duel is not None
             if turn == RESTART:
                 duel.restore()
+            elif turn == INTERRUPT and duel.waiting:
+                duel.interrupt(duel.waiting[which % len(duel.waiting)])
             elif turn in PASS_TIME or not duel.idle:
                 duel.pass_time(SPANS_S[operation % len(SPANS_S)])
             else:
                 thread = duel.idle[which % len(duel.idle)]
                 text, work = self.spec.operations[operation % len(self.spec.operations)]
-                if self.spec.may(duel, thread, text):
+                if not self.spec.may(duel, thread, text):
+                    return
+                waiting = duel.waiting
+                if turn in RACE_INTERRUPT and waiting:
+                    struck = waiting[(which + operation) % len(waiting)]
+                    duel.race_interrupt(struck, thread, text, work, on_the_way=turn == RACE_INTERRUPT[0])
+                elif turn == RACE_TIME and waiting:
+                    duel.race_timeouts(SPANS_S[(which + operation) % len(SPANS_S)], thread, text, work)
+                else:
                     duel.step(thread, text, work)
 
         def teardown(self) -> None:
