@@ -56,6 +56,8 @@ class Peace:
         self._luck = world.kernel.random
         self._election_us = world.faults.timing.election_ms * 1_000
         self._cut: set[tuple[int, int]] = set()
+        self._reigns_in_health = 0
+        """How many leaders there had been when somebody fell ill."""
 
     # --- all of them
 
@@ -71,8 +73,8 @@ class Peace:
     def after_all_but_some(self) -> None:
         """Those that were ill come back: the leader stays, and wins again only if one of them has promised more.
 
-        (It stood for election while others led, and its Prepare never left: its disk hung. What it has promised it may
-        not take back, so without a ballot above that it would be shut out for ever.)
+        (It stood as well when the leader was found without it, and its Prepare was heard by few or never left: its disk
+        hung. What it has promised it may not take back, so without a ballot above that it would be shut out for ever.)
         """
         world = self._world
         leader, reigns = world.leader(), world.agreement.reigns
@@ -82,6 +84,7 @@ class Peace:
         above = sum(world.hosts[number].core.promised > ballot for number in world.agreement.configuration.ids)
         self._settle()
         again = world.agreement.reigns - reigns
+        assert not above or reigns != self._reigns_in_health, "somebody was helped to a ballot against a live leader"
         cost = f"somebody came back, and that has cost the leader {leader}:\n{world.describe()}"
         assert world.leader() == leader, cost
         assert bool(above) <= again <= above, cost
@@ -262,6 +265,7 @@ class Peace:
             ill[0] = leader  # what befalls a leader is seen at once
         well = [number for number in world.hosts if number not in ill]
         self._mend([world.hosts[number] for number in well])
+        self._reigns_in_health = world.agreement.reigns
         for number in ill:
             self._afflict(number, well)
         self._a_proposal_is_chosen(well, f"all but {ill} are well")
