@@ -28,7 +28,7 @@ from tests.stateful.specs import EVENT, LOCK, RLOCK, SIMPLE_QUEUE, Spec, barrier
 from tests.stateful.test_stateful import try_all
 
 EXAMPLES = 400
-"""Most faults are found in the first sixty; where a program must come to a wait that is granted and struck, it is more."""
+"""Most faults are found in the first sixty; it takes more to come to a wait that is granted and struck."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ours and the standard library's own, step by step, in whatever order hypothesis thinks of: equal after each.
 
-Among the steps are Ctrl-C where a thread waits, Ctrl-C in the very moment of the grant (before the thread's turn, or with
-the withdrawal on its way while another thread does something), and timeouts that are up just as they are granted.
+Among the steps are Ctrl-C where a thread waits, Ctrl-C in the very moment of the grant (before the thread's turn, or
+with the withdrawal on its way while another thread does something), and timeouts that are up just as they are granted.
 
 STATEFUL_EXAMPLES=n in the environment runs n programs of each kind instead of the default, with seeds of chance, and
 prints how many steps were compared (with -s). `duel` says what is compared, `reference` where the two differ by intent.
