@@ -33,6 +33,8 @@ from tests.server.cluster import ROOT, Cluster, Node
 PROGRAM = "benchmarks.counted"
 SOCKET_VARIABLE = "BENCHMARK_COUNTS_TO"
 ANSWER_S = 60.0
+Gate = SimpleQueue[None]
+"""What threads wait at without running a bytecode."""
 OWN = str(Path(__file__).parent)
 
 
@@ -186,33 +188,34 @@ class CountedClient(Client):
             What was run for them, the service thread's part included.
 
         """
-        gate, arrived = SimpleQueue[None](), SimpleQueue[None]()  # they run no bytecode of their own
-        crew = [threading.Thread(target=self._crew, args=(i, pairs, gate, arrived)) for i in range(threads)]
+        begin, end, ready = (Gate() for _ in range(3))
+        crew = [threading.Thread(target=self._crew, args=(i, pairs, begin, end, ready)) for i in range(threads)]
         for thread in crew:
             thread.start()
         for _ in crew:
-            arrived.get()
+            ready.get()
         with _unwatched():
             before = counts_so_far()
         for _ in crew:
-            gate.put(None)
+            begin.put(None)
         for _ in crew:
-            arrived.get()
+            ready.get()
         if not crew:
             self._pairs(0, pairs)
         with _unwatched():
             found = counts_so_far().since(before).to_json()
+        for _ in crew:
+            end.put(None)
         for thread in crew:
-            gate.put(None)
             thread.join()
         return found
 
-    def _crew(self, number: int, pairs: int, gate: SimpleQueue[None], arrived: SimpleQueue[None]) -> None:
-        arrived.put(None)
-        gate.get()
+    def _crew(self, number: int, pairs: int, begin: Gate, end: Gate, ready: Gate) -> None:
+        ready.put(None)
+        begin.get()
         self._pairs(number, pairs)
-        arrived.put(None)
-        gate.get()  # the end of a thread is no part of a call
+        ready.put(None)
+        end.get()  # the end of a thread is no part of a call, nor is its start
 
     def _pairs(self, number: int, pairs: int) -> None:
         lock = self._locks[number]

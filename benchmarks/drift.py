@@ -72,7 +72,7 @@ def run(options: Options) -> Section:
         ballot = max(node.ask("status")["ballot"][0] for node in cluster.nodes)
         samples = _watch(cluster, workers, minutes)
         elections = max(node.ask("status")["ballot"][0] for node in cluster.nodes) - ballot
-    _judge(section, samples, options, held_to_time=minutes >= JUDGED_MINUTES)
+    judge(section, samples, options, held_to_time=minutes >= JUDGED_MINUTES)
     section.add("ballots beyond the first", elections, "", 0 if minutes >= JUDGED_MINUTES else None)
     names = list(samples[0].resident)
     rows = [
@@ -137,7 +137,7 @@ def _say(sample: Sample) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _judge(section: Section, samples: list[Sample], options: Options, *, held_to_time: bool) -> None:
+def judge(section: Section, samples: list[Sample], options: Options, *, held_to_time: bool) -> None:
     times = [sample.minute for sample in samples]
 
     def creep(what: str, values: list[float], bound: float | None) -> None:

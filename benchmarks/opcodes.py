@@ -86,23 +86,23 @@ def run(options: Options) -> Section:
     return section
 
 
-def measure(*, memory: bool, threads: int, pairs: int) -> dict[str, Found]:
+def measure(*, memory: bool, threads: int, pairs: int, windows: int = WINDOWS) -> dict[str, Found]:
     """A fresh group, one client, and so many pairs of each of its threads (0: of its main thread)."""
     cluster = Cluster(3, memory=memory, options=CALM)
-    windows: list[dict[str, Found]] = []
+    found: list[dict[str, Found]] = []
     with Counters(cluster) as counters, cluster, CountedWorker(cluster) as client:
         leader = cluster.leader()
         nodes = {"leader": leader, "follower": followers(cluster, leader)[0]}
         client.ask("locks", *(f"own {number}" for number in range(threads or 1)))
         client.counted(threads, WARM_UP_PAIRS)
         commands = 2 * pairs * (threads or 1)
-        for _ in range(WINDOWS):
+        for _ in range(windows):
             before = {name: counters.of(node) for name, node in nodes.items()}
             in_client = client.counted(threads, pairs)
             counts = {name: counters.of(node).since(before[name]) for name, node in nodes.items()}
             counts["client"] = in_client
-            windows.append({name: Found(each, commands) for name, each in counts.items()})
-    return {name: min((window[name] for window in windows), key=lambda found: found.steps) for name in windows[0]}
+            found.append({name: Found(each, commands) for name, each in counts.items()})
+    return {name: min((window[name] for window in found), key=lambda one: one.steps) for name in found[0]}
 
 
 def by_file(found: dict[str, Found]) -> Table:
