@@ -12,7 +12,7 @@ from dthreading.errors import DThreadingError, GroupUnreachable, NotAuthenticate
 from dthreading.wire.auth import Connector, default_secret_path, load_secret
 from dthreading.wire.codec import decode, encode
 from dthreading.wire.framing import FrameDecoder, frame
-from dthreading.wire.messages import Answer, Challenge, Message, Query, Rejected, Role, Welcome
+from dthreading.wire.messages import Answer, Challenge, Message, MoveOn, Query, Rejected, Role, Welcome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,14 +100,20 @@ class _Talk:
         self._connection.sendall(frame(encode(message)))
 
     def hear(self, kind: type[M]) -> M:
-        while not self._bodies:
-            data = self._connection.recv(65536)
-            if not data:
-                raise GroupUnreachable(f"{self._name} ended the connection")
-            self._bodies += self._decoder.feed(data)
-        message = decode(self._bodies.pop(0))
+        """The next message. That the replica is stopping, which it tells all, is passed over: it may answer yet."""
+        message = self._next()
+        while isinstance(message, MoveOn):
+            message = self._next()
         if isinstance(message, Rejected):
             raise from_wire(message.code, f"{self._name}: {message.reason}")
         if not isinstance(message, kind):
             raise ProtocolError(f"{self._name} sent {type(message).__name__} instead of {kind.__name__}")
         return message
+
+    def _next(self) -> Message:
+        while not self._bodies:
+            data = self._connection.recv(65536)
+            if not data:
+                raise GroupUnreachable(f"{self._name} ended the connection")
+            self._bodies += self._decoder.feed(data)
+        return decode(self._bodies.pop(0))

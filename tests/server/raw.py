@@ -12,6 +12,7 @@ from dthreading.wire import auth
 from dthreading.wire.codec import decode, encode
 from dthreading.wire.framing import FrameDecoder, frame
 from dthreading.wire.messages import (
+    Answer,
     Attach,
     Call,
     Challenge,
@@ -87,7 +88,7 @@ class Raw:
         """A question of an operator."""
         self.number += 1
         self.say(Query(self.number, question, arguments))
-        answer = self.hear()
+        answer = self.expect(Answer)  # a replica that is about to end tells everybody so first
         assert answer.number == self.number
         return answer.value
 
