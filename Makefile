@@ -92,7 +92,7 @@ compat-others: $(READY)
 	@touch $@
 
 bench: $(READY)
-	$(PYTHON) -m benchmarks $(BENCH)
+	$(PYTHON) -m benchmarks $(if $(BASE),--base $(BASE)) $(BENCH)
 
 clean:
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the machine itself takes for the two things that no replicated call can do without: a round trip and a sync."""
+"""What the machine itself takes for what no replicated call can do without: a round trip, a relayed one, and a sync."""
 
 from __future__ import annotations
 
@@ -10,45 +10,56 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
+from benchmarks import placing
+from benchmarks.harness import percentile
+from benchmarks.placing import Placement
 from tests.server.cluster import ROOT
 
 MESSAGE_BYTES = 64
 WRITE_BYTES = 4096
 
 
-def round_trip_s(count: int, *, same_core: bool) -> list[float]:
-    """Ping-pong over loopback TCP with another process on the same core or on another one, each time.
-
-    On one core it is the sum of the work; on two it is what waking an idle core takes.
+class Relay:
+    """Blocking ping-pong over loopback TCP through other processes: one is a round trip, as between a client and the
+    leader; two are the chain from a client through the leader to a follower and back. All in plain Python.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[0]})
-    try:
-        return _ping(count, cores[0] if same_core else cores[-1])
-    finally:
-        os.sched_setaffinity(0, cores)
 
+    def __init__(self, hops: int) -> None:
+        self._processes: list[subprocess.Popen[str]] = []
+        port = 0
+        for _ in range(hops):
+            command = [sys.executable, "-m", "benchmarks.floors", str(port)]
+            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+            self._processes.insert(0, process)
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+        self._connection = socket.create_connection(("127.0.0.1", port))
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-def _ping(count: int, core: int) -> list[float]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        command = [sys.executable, "-m", "benchmarks.floors", str(listening.getsockname()[1]), str(core)]
-        other = subprocess.Popen(command, cwd=ROOT)
-        try:
-            connection, _ = listening.accept()
-            with connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                message = b"x" * MESSAGE_BYTES
-                times = []
-                for _ in range(count):
-                    began = time.perf_counter()
-                    connection.sendall(message)
-                    connection.recv(65536)
-                    times.append(time.perf_counter() - began)
-        finally:
-            other.kill()
-            other.wait()
-    return times
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        for process in self._processes:
+            process.kill()
+            process.communicate()
+
+    def times(self, count: int, placement: Placement) -> list[float]:
+        """So many, with the process that is spoken to in the leader's place."""
+        leader, *others = (process.pid for process in self._processes)
+        placing.place(placement, leader, others)
+        connection, message = self._connection, b"x" * MESSAGE_BYTES
+        times = []
+        with placing.here(placement):
+            for _ in range(count):
+                began = time.perf_counter()
+                connection.sendall(message)
+                connection.recv(65536)
+                times.append(time.perf_counter() - began)
+        return times
 
 
 def sync_s(count: int) -> list[float]:
@@ -70,13 +81,43 @@ def sync_s(count: int) -> list[float]:
     return times
 
 
-def _pong(port: int, core: int) -> None:
-    os.sched_setaffinity(0, {core})
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+class Floors:
+    """The three floors, taken a slice at a time in turns with what is compared with them; medians, in seconds."""
+
+    def __init__(self, round_trip: Relay, chain: Relay) -> None:
+        self._relays = {"round trip": round_trip, "chain": chain}
+        self._found: dict[tuple[str, Placement], list[float]] = {}
+
+    def take(self, placement: Placement, count: int) -> None:
+        """One more slice of each."""
+        for name, relay in self._relays.items():
+            self._found.setdefault((name, placement), []).extend(relay.times(count, placement))
+        with placing.here(placement):
+            self._found.setdefault(("sync", placement), []).extend(sync_s(max(5, count // 10)))
+
+    def median_s(self, name: str, placement: Placement) -> float:
+        return percentile(self._found[name, placement], 0.5)
+
+    def p99_s(self, name: str, placement: Placement) -> float:
+        return percentile(self._found[name, placement], 0.99)
+
+
+def _relay(port: int) -> None:
+    """Passes on to that port and back; with port 0 it is the end of the chain and answers itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        print(listening.getsockname()[1], flush=True)
+        connection, _ = listening.accept()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not port:
         while message := connection.recv(65536):
             connection.sendall(message)
+        return
+    with socket.create_connection(("127.0.0.1", port)) as further:
+        further.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while message := connection.recv(65536):
+            further.sendall(message)
+            connection.sendall(further.recv(65536))
 
 
 if __name__ == "__main__":
-    _pong(int(sys.argv[1]), int(sys.argv[2]))
+    _relay(int(sys.argv[1]))

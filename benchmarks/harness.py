@@ -16,6 +16,7 @@ __all__ = [
     "Figure",
     "Options",
     "Pair",
+    "Plot",
     "Section",
     "Side",
     "Table",
@@ -36,7 +37,13 @@ class Options:
     commands: int
     """For the benchmark of boundedness."""
     minutes: float | None = None
+    seconds: float | None = None
+    """Of one measurement in `rates` and against another revision; what `quick` says if left out."""
     """For those that watch for a while; None: as long as each of them does by itself."""
+
+    def span_s(self, usual: float, quick: float) -> float:
+        """How long one measurement takes."""
+        return self.seconds or (quick if self.quick else usual)
 
     def pick(self, usual: int, quick: int) -> int:
         return quick if self.quick else usual
@@ -44,17 +51,35 @@ class Options:
 
 @dataclass(slots=True)
 class Figure:
-    """One figure that was measured; `at_most` is what is demanded of it, where anything is."""
+    """One figure that was measured; `at_most` or `at_least` is what is demanded of it, where anything is."""
 
     what: str
     value: float
     unit: str
     at_most: float | None = None
     note: str = ""
+    at_least: float | None = None
+    goal: bool = False
+    """A demand of speed: it has a row in the table of demands, and missed it ends the run with status 1 if `--strict`."""
+    measured: str = ""
+    """Of a goal: what was measured, where `value` is its ratio to a floor."""
+    floor: str = ""
+    """Of a goal: what that is relative to."""
 
     @property
     def kept(self) -> bool | None:
-        return None if self.at_most is None else self.value <= self.at_most
+        if self.at_most is None and self.at_least is None:
+            return None
+        return (self.at_most is None or self.value <= self.at_most) and (
+            self.at_least is None or self.value >= self.at_least
+        )
+
+    @property
+    def demand(self) -> str:
+        """In words; "" where nothing is demanded."""
+        most = "" if self.at_most is None else f"at most {self.at_most:.4g}"
+        least = "" if self.at_least is None else f"at least {self.at_least:.4g}"
+        return " and ".join(filter(None, (least, most)))
 
 
 @dataclass(slots=True)
@@ -72,6 +97,21 @@ class Table:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """What is better seen than read; `svg.py` draws it. Either bars, in groups, or lines over `across`."""
+
+    name: str
+    """Of the file, without what comes before the dot's `svg`."""
+    title: str
+    unit: str
+    across: list[str]
+    """The groups of bars, or the places on the lower axis."""
+    series: dict[str, list[float]]
+    """A value for each of `across`."""
+    lines: bool = False
+
+
 @dataclass(slots=True)
 class Section:
     """What one benchmark found."""
@@ -80,10 +120,26 @@ class Section:
     figures: list[Figure] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
     seconds: float = 0.0
 
     def add(self, what: str, value: float, unit: str, at_most: float | None = None, note: str = "") -> None:
         self.figures.append(Figure(what, value, unit, at_most, note))
+
+    def goal(
+        self,
+        what: str,
+        value: float,
+        unit: str,
+        *,
+        measured: str,
+        floor: str,
+        at_most: float | None = None,
+        at_least: float | None = None,
+    ) -> None:
+        """A demand of speed, and what it is relative to."""
+        note = f"{measured}; {floor}"
+        self.figures.append(Figure(what, value, unit, at_most, note, at_least, True, measured, floor))
 
     def markdown(self) -> str:
         parts = [f"## {self.title}", *self.notes]
@@ -98,9 +154,7 @@ class Section:
 
 
 def _demand(figure: Figure) -> str:
-    if figure.at_most is None:
-        return ""
-    return f"at most {figure.at_most:.4g}: {'kept' if figure.kept else '**missed**'}"
+    return f"{figure.demand}: {'kept' if figure.kept else '**missed**'}" if figure.demand else ""
 
 
 def _text(value: object) -> str:
