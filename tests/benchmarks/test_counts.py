@@ -58,7 +58,7 @@ def test_each_bytecode_of_each_thread_is_counted_once() -> None:
     assert counts.calls["far.py:far"] == 3
     near, rest = divmod(counts.steps["far.py:near"], 300)
     assert rest == 0
-    assert 4 <= near <= 6  # RESUME, two LOAD_FASTs or one double, BINARY_OP, RETURN_VALUE
+    assert 3 <= near <= 5  # RESUME (not for sys.monitoring), LOAD_FAST twice or a double one, BINARY_OP, RETURN_VALUE
     assert counts.steps["far.py:far"] > 300 * 4
     assert counts.files()["far.py"] == counts.steps["far.py:near"] + counts.steps["far.py:far"]
     assert not any("counted.py" in name for name in counts.steps)
