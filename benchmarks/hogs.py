@@ -2,7 +2,9 @@
 """A group beside processes that want every core for themselves: how much slower it is, and whether it loses its head.
 
 The hogs have the priority of the replicas. So a replica that wants to run stands in line behind whole slices of theirs,
-and a heartbeat may be late by several of those; no election may come of it.
+and a heartbeat may be late by several of those; no election may come of it. Each hog has a session of its own (setsid)
+as each replica has: where Linux shares the cores between sessions first (sched_autogroup_enabled), a hog in the client's
+session would take the client's share and nobody else's, and nice would mean nothing between sessions.
 """
 
 from __future__ import annotations
@@ -39,7 +41,12 @@ class Hogs:
 
     def __init__(self, count: int) -> None:
         self.processes = [
-            subprocess.Popen([sys.executable, "-c", HOG], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            subprocess.Popen(
+                [sys.executable, "-c", HOG],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
             for _ in range(count)
         ]
 
