@@ -59,7 +59,16 @@ def _group() -> Callable[[int], Any]:
     return run
 
 
-SIMULATIONS: Final[dict[str, Callable[[], Callable[[int], Any]]]] = {"consensus": _consensus, "group": _group}
+def _storage() -> Callable[[int], Any]:
+    directory = importlib.import_module("tests.sim.directory").Directory
+    return lambda seed: directory(seed).run()
+
+
+SIMULATIONS: Final[dict[str, Callable[[], Callable[[int], Any]]]] = {
+    "consensus": _consensus,
+    "storage": _storage,
+    "group": _group,
+}
 
 
 def _out_of_time(_signal: int, _frame: FrameType | None) -> None:

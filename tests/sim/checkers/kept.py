@@ -2,7 +2,8 @@
 """What a disk was told to keep, held against what is found on it: storage's whole promise, one replica at a time.
 
 What a sync has made durable is there at the next start, or something that was written over it later; a slot may be in
-doubt only on a disk that somebody has damaged. A fetched snapshot's promise is kept as if the replica had made it.
+doubt only on a disk that somebody has damaged, and stays so until it is written again. A snapshot that was put in place
+is there, and a fetched one's promise is kept as if the replica had made it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ class Kept:
         self._synced: dict[int, Entry] = {}
         self._written: dict[int, list[Entry]] = {}
         """By slot, what was handed to the disk since `_synced` was; any of it may have reached it."""
+        self.doubted: frozenset[int] = frozenset()
+        """What was found to be in doubt, and has not been written since."""
+        self._snapshot_slot = 0
 
     def wrote(self, records: list[Record]) -> None:
         """These were handed to the disk, and may or may not be on it from now on."""
@@ -34,6 +38,7 @@ class Kept:
             if type(record) is Accepted:
                 entry = record.entry
                 self._synced[entry.slot] = entry
+                self.doubted -= {entry.slot}
                 later = self._written.get(entry.slot)
                 if later is not None:
                     del later[: later.index(entry) + 1]
@@ -46,6 +51,10 @@ class Kept:
         """A message that says so has left, or a snapshot that does was installed."""
         self.promised = max(self.promised, ballot)
 
+    def covers(self, slot: int) -> None:
+        """A snapshot of that slot was put in place."""
+        self._snapshot_slot = max(self._snapshot_slot, slot)
+
     def found(self, durable: Durable, *, spoilt: bool) -> None:
         """The next life begins with this.
 
@@ -56,7 +65,12 @@ class Kept:
         """
         assert durable.promised >= self.promised, f"went back to promise {durable.promised} from {self.promised}"
         assert spoilt or not durable.doubtful, f"an undamaged disk doubts {sorted(durable.doubtful)}"
+        assert durable.snapshot_slot >= self._snapshot_slot, f"the snapshot of {self._snapshot_slot} is gone"
+        assert durable.chosen < min(durable.doubtful, default=durable.chosen + 1), "what is in doubt is called chosen"
         entries = {entry.slot: entry for entry in durable.entries}
+        for slot in self.doubted:
+            forgiven = slot <= durable.snapshot_slot or slot in durable.doubtful or slot in self._written
+            assert forgiven, f"slot {slot} was in doubt, and is not any more"
         for slot, synced in self._synced.items():
             if slot <= durable.snapshot_slot or slot in durable.doubtful:
                 continue
@@ -67,3 +81,5 @@ class Kept:
             )
         self._synced = {slot: entry for slot, entry in entries.items() if slot not in durable.doubtful}
         self._written = {}
+        self.doubted = durable.doubtful
+        self._snapshot_slot = durable.snapshot_slot

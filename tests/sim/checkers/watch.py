@@ -9,19 +9,21 @@ holdings pass on, its client must know that they do.
 from __future__ import annotations
 
 import zlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dthreading.errors import ProtocolError
-from dthreading.wire.messages import Call, Reply, Status
+from dthreading.wire.messages import Call
 from replicas.machine import commands
 from replicas.machine.core import Effects, Machine
 from replicas.paxos.values import Entry, EntryKind
 from replicas.replica.core import Replica
 from tests.sim.checkers.blackbox import BlackBox
+from tests.sim.checkers.judging import judged, same_lines, shows
 from tests.sim.checkers.kept import Kept
+from tests.sim.checkers.probe import Probe
 from tests.sim.checkers.promptness import Promptness
-from tests.sim.checkers.reference import Reference, Said, has_pledge
+from tests.sim.checkers.reference import Reference
 from tests.sim.checkers.streams import Streams
 from tests.sim.checkers.told import Told
 from tests.sim.kernel import Kernel
@@ -53,6 +55,7 @@ class Watch:
         self.kernel = kernel
         self.reference = Reference()
         self.told = Told(kernel, self.reference)
+        self.probe = Probe(kernel, self.reference)
         self.streams = Streams(self.applied_by, self.told.stands)
         self.promptness = Promptness(self)
         self.black_box = BlackBox(kernel)
@@ -114,7 +117,8 @@ class Watch:
             except ProtocolError:
                 command = None
         self._witness(entry, command, effects)
-        self._shows(machine)
+        shows(self.reference, machine)
+        self.probe.perhaps(machine)
         key = next(iter(self.reference.touched), None) if len(self.reference.touched) == 1 else None
         self.log.append(Mark(entry.kind, entry.value, machine.digest, key, self._state(machine, key)))
 
@@ -134,36 +138,10 @@ class Watch:
             self.streams.applied(entry.value)
         elif entry.kind == EntryKind.LEADS:
             self.reign_us = self.kernel.now_us
-        expected = sorted(reference.apply(entry, command), key=_name)
-        given = sorted(_replies(effects), key=_name)
-        assert [_name(said) for said in given] == [_name(said) for said in expected], (
-            f"slot {entry.slot} is {command}: it should answer {expected}, and answers {given}"
-        )
-        fences: list[int] = []
-        for ours, theirs in zip(expected, given, strict=True):
-            if has_pledge(ours[4]):
-                reference.redeem(ours, theirs[4])
-                fences.append(theirs[4] if type(theirs[4]) is int else max(theirs[4]))
-                continue
-            assert ours[4] == theirs[4], (
-                f"slot {entry.slot} is {command}: it should answer {ours}, and answers {theirs}"
-            )
-        reference.fences_given(fences)
-        assert [*effects.ended] == reference.ended, f"slot {entry.slot}: {effects.ended} end, not {reference.ended}"
+        given = judged(reference, entry, command, effects)
         self.told.decided(entry.slot, given)
         self._judge_leases()
         self.kernel.seen.update(reference.seen)
-
-    def _shows(self, machine: Machine) -> None:
-        """What this entry has touched is as the reference has it, as far as anybody may ask: so nothing was done twice
-        in silence.
-        """
-        for key in self.reference.touched:
-            model, shown = self.reference.objects.get(key), machine.registry.objects.get(key)
-            assert (model is None) == (shown is None), f"slot {machine.applied}: {key} is {shown}, not {model}"
-            if model is not None:
-                view = tuple([getattr(shown, read)(None) for read in model.reads])
-                assert view == model.view(), f"slot {machine.applied}: {key} shows {view}, not {model.view()}"
 
     # --- leases
 
@@ -191,32 +169,9 @@ class Watch:
         for machine in machines:
             if machine.applied == self.top:
                 nobody_waits_for_what_is_free(machine)
-                self._same_views(machine)
+                same_lines(self.reference, machine)
         self.told.finish()
         self.black_box.finish()
-
-    def _same_views(self, machine: Machine) -> None:
-        objects = machine.registry.objects
-        assert set(objects) == set(self.reference.objects), (set(objects), set(self.reference.objects))
-        for key, model in self.reference.objects.items():
-            waiting = Counter(len(queue) for queue in objects[key].queues if queue)
-            assert waiting == Counter(len(line) for line in model.lines if line), f"{key}: {waiting}"
-
-
-def _replies(effects: Effects) -> list[Said]:
-    return [
-        (session, reply.lane, reply.number, int(reply.status), _said(reply))
-        for session, reply in effects.replies
-        if type(reply) is Reply
-    ]
-
-
-def _said(reply: Reply) -> Any:
-    return reply.value[0] if reply.status == Status.ERROR else reply.value
-
-
-def _name(said: Said) -> tuple[int, int, int, int]:
-    return said[:4]
 
 
 def nobody_waits_for_what_is_free(machine: Machine) -> None:

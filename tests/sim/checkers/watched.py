@@ -59,6 +59,11 @@ class WatchedProgram(GroupProgram):
         for records in now:
             self._watch.kept[self.replica].synced(records)
 
+    def _snapshot(self, core: Any, work: Any) -> None:
+        super()._snapshot(core, work)
+        if self._storage is not None and self._storage.snapshot is not None and not self.spoilt:
+            self._watch.kept[self.replica].covers(self._storage.snapshot.slot)
+
     def sent(self, message: Any) -> None:
         super().sent(message)
         if type(message) in _SAY_A_BALLOT:
