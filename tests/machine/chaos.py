@@ -9,7 +9,7 @@ from typing import Any
 
 from dthreading.wire import messages as wire
 from replicas.machine import commands
-from replicas.machine.core import Machine
+from replicas.machine.core import Effects, Machine
 from replicas.objects import KINDS
 from replicas.objects.barrier import ACTING, BROKEN, Barrier
 from replicas.objects.lock import Ownable
@@ -39,6 +39,9 @@ class Chaos:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.objects = OBJECTS
+        self.lanes = 6
+        self.lifetimes: tuple[int, ...] = (0, 0, 1, 2)
         self.machine = Machine()
         self.log: list[Entry] = []
         self.round = 1
@@ -57,9 +60,12 @@ class Chaos:
     def _add(self, value: bytes, kind: int = EntryKind.COMMAND) -> Entry:
         entry = Entry(len(self.log) + 1, Ballot(1, 1), kind, value)
         self.log.append(entry)
-        effects = self.machine.apply(entry)
-        assert not effects.faults, effects.faults
+        self.applied(entry, self.machine.apply(entry))
         return entry
+
+    def applied(self, entry: Entry, effects: Effects) -> None:
+        """What came of it."""
+        assert not effects.faults, effects.faults
 
     def _command(self) -> object:
         sessions = list(self.machine.sessions.values())
@@ -77,20 +83,20 @@ class Chaos:
                 return commands.Reset(namespace, epoch, self.round, 1)
             return wire.Resume(session.id, session.nonce)
         if chance < 0.16 or not session.handles:
-            kind, name, arguments = self.random.choice(OBJECTS)
-            lifetime = self.random.choice([0, 0, 1, 2])
+            kind, name, arguments = self.random.choice(self.objects)
+            lifetime = self.random.choice(self.lifetimes)
             return wire.Attach(session.id, session.handle_top + 1, "n", f"{name}", kind, arguments, lifetime, True)
         if chance < 0.18:
             return wire.Detach(session.id, self.random.choice(list(session.handles)))
         if chance < 0.28 and self.calls:
             return self.random.choice(self.calls[-40:])
         if chance < 0.42:
-            lane = self.random.randrange(6)
+            lane = self.random.randrange(self.lanes)
             number = self.numbers.get((session.id, lane), 0) + self.random.choice([0, 0, 0, 1, -1])
             self.numbers[session.id, lane] = max(number, self.numbers.get((session.id, lane), 0))
             return wire.Withdraw(session.id, lane, number, self.random.random() < 0.5)
         if chance < 0.46:
-            lane = self.random.randrange(6)
+            lane = self.random.randrange(self.lanes)
             return wire.Acknowledge(session.id, ((lane, self.numbers.get((session.id, lane), 0)),))
         if chance < 0.463:
             return commands.Delete("n", self.random.choice(OBJECTS)[1])
@@ -105,17 +111,21 @@ class Chaos:
         handles = self.machine.sessions[session].handles
         handle = self.random.choice(list(handles))
         meaning = handles[handle]
-        kind = getattr(meaning, "kind", "Lock")
-        operation = self.random.choice(sorted(KINDS[kind].operations))
-        if self.random.random() < 0.6:
-            operation = {"Barrier": "wait", "Event": "wait"}.get(kind, operation)
-        lane = self.random.randrange(6)
+        operation = self.operation(getattr(meaning, "kind", "Lock"))
+        lane = self.random.randrange(self.lanes)
         number = self.numbers.get((session, lane), 0) + self.random.choice([1, 1, 1, 3])
         self.numbers[session, lane] = number
         arguments = self._arguments(session, meaning, operation)
         call = wire.Call(session, lane, number, handle, operation, arguments, self.random.random() < 0.5)
         self.calls.append(call)
         return call
+
+    def operation(self, kind: str) -> str:
+        """What is to be called at an object of that kind."""
+        operation = self.random.choice(sorted(KINDS[kind].operations))
+        if self.random.random() < 0.6:
+            operation = {"Barrier": "wait", "Event": "wait"}.get(kind, operation)
+        return operation
 
     def _arguments(self, session: int, meaning: object, operation: str) -> tuple[object, ...]:
         chance = self.random
