@@ -3,8 +3,8 @@
 
 The hogs have the priority of the replicas. So a replica that wants to run stands in line behind whole slices of theirs,
 and a heartbeat may be late by several of those; no election may come of it. Each hog has a session of its own (setsid)
-as each replica has: where Linux shares the cores between sessions first (sched_autogroup_enabled), a hog in the client's
-session would take the client's share and nobody else's, and nice would mean nothing between sessions.
+as each replica has: where Linux shares the cores between sessions first (sched_autogroup_enabled), a hog in that of the
+client would take the client's share and nobody else's. There nice means nothing between sessions, either.
 """
 
 from __future__ import annotations
