@@ -31,6 +31,8 @@ NAMES = (
     "newcomer",
     "opcodes",
     "traffic",
+    "at_rest",
+    "hogs",
     "drift",
 )
 
