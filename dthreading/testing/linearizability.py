@@ -25,6 +25,10 @@ __all__ = ["CONFIGURATIONS_MAX", "Finding", "Verdict", "beginning", "search"]
 CONFIGURATIONS_MAX: Final = 200_000
 """How many configurations are tried before the search says that it does not know: some seconds of one core."""
 
+TRIES_PER_CONFIGURATION_MAX: Final = 50
+"""How many steps may lead to configurations that are known already, for each that may be tried: a model can have very
+many ways to the same few states (which of twenty items came back with a session), and nothing else counts them."""
+
 STATES_SHOWN_MAX: Final = 4
 """How many of the states that may have been are kept for the report."""
 
@@ -97,6 +101,11 @@ class _Search:
             if call.operation == SESSION_ENDED:
                 endings[call.session] = index
             last_of[call.number] = index
+        self.closed: dict[int, int] = {}
+        """By the moment of a session's end, the calls of it, as a set of bits, that can take effect no more then."""
+        for moment in self.moments:
+            if moment.before is not None and not moment.call.is_settled:
+                self.closed[moment.before] = self.closed.get(moment.before, 0) | 1 << moment.index
         self.forgotten: tuple[Call, ...] = ()
         self.ends = [index for _, index, _ in sorted(ends)]
         self.ranks = {index: rank for rank, index in enumerate(self.ends)}
@@ -136,7 +145,9 @@ class _Search:
         for moment in self.candidates[passed] if passed < len(self.ends) else self.left_over:
             if not self._may_come(moment, done, ending):
                 continue
-            bit = 1 << moment.index
+            # Which of its calls that nobody knows the outcome of had taken effect makes no difference after a session's
+            # end, but for the state: so those are all marked, and configurations that differ in them only are one.
+            bit = 1 << moment.index | self.closed.get(moment.index, 0)
             for next_state in self.model.steps(state, moment.call, moment.part):
                 if moment.index == ending:
                     yield self._pass_ends(passed + 1, done, next_state), moment
@@ -177,18 +188,19 @@ class _Search:
         stack = [self.following(start)]
         if self._ends_here(start, settled=settled):
             return Finding(Verdict.LINEARIZABLE, 1)
-        deepest, states = 0, [start[2]]
+        deepest, states, tries = 0, [start[2]], 0
         while stack:
             step = next(stack[-1], None)
+            tries += 1
             if step is None:
                 stack.pop()
                 if path:
                     path.pop()
                 continue
             configuration, moment = step
-            if configuration in seen:
+            if configuration in seen and tries < TRIES_PER_CONFIGURATION_MAX * most:
                 continue
-            if len(seen) >= most:
+            if len(seen) >= most or tries >= TRIES_PER_CONFIGURATION_MAX * most:
                 return Finding(Verdict.UNDECIDED, len(seen))
             seen.add(configuration)
             if self._ends_here(configuration, settled=settled):

@@ -6,8 +6,10 @@ CHECKER_SEEDS=n in the environment runs n seeds of each world instead of the def
 
 from __future__ import annotations
 
+import itertools
 import os
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -159,3 +161,22 @@ def test_one_history_has_one_verdict() -> None:
         assert world(3, 4, 40).run().to_json() == text
         work = {History.from_json(text).judge("it")[1].configurations for _ in range(3)}
         assert len(work) == 1
+
+
+def test_very_many_ways_to_few_states_end_the_search_too() -> None:
+    """Twenty items may each have come back with a session or not, and most of that leads to the same: a search that
+    counted nothing but what is new went on for hours.
+    """
+
+    class Roundabout(MODELS["Event"]):  # type: ignore[misc, name-defined]
+        def ended(self, state: Any, session: str) -> Any:
+            yield from itertools.repeat(state, 10**9)
+
+    history = History()
+    history.declare("it", "Event")
+    history.returned(history.invoke("p", "it", "set", ()), None)
+    history.returned(history.invoke("p", "it", "is_set", ()), True)
+    history.session_lost("p")
+    history.returned(history.invoke("p", "it", "is_set", ()), False)
+    finding = search(Roundabout(), history.calls_of("it"), most=100)
+    assert finding.verdict is Verdict.UNDECIDED
