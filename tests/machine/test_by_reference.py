@@ -27,7 +27,8 @@ from replicas.machine.core import Effects, Machine
 from replicas.machine.snapshot import SnapshotWriter
 from replicas.paxos.values import Entry, EntryKind
 from tests.machine.chaos import OBJECTS, Chaos, check
-from tests.sim.checkers.reference import Reference, Said, has_pledge
+from tests.sim.checkers.judging import judged
+from tests.sim.checkers.reference import Reference
 
 LOGS: Final = int(os.environ.get("REFERENCE_LOGS", "32"))
 LENGTH: Final = 1_500
@@ -157,8 +158,8 @@ class Users(Chaos):
         assert not effects.faults, effects.faults
         reference = self.reference
         command: Any = commands.codec.decode(entry.value) if entry.kind == EntryKind.COMMAND else None
+        judged(reference, entry, command, effects)
         case = f"slot {entry.slot} is {command}"
-        self._judge(reference.apply(entry, command), effects, case)
         objects = self.machine.registry.objects
         assert objects.keys() == reference.objects.keys(), case
         for key, model in reference.objects.items():
@@ -167,25 +168,6 @@ class Users(Chaos):
         assert self.machine.idle_namespaces == self._idle(), case
         self.seen.update(reference.seen)
         self._exchange(entry)
-
-    def _judge(self, expected: list[Said], effects: Effects, case: str) -> None:
-        """The same answers to the same callers; a fence is whatever was given, if it is above all others."""
-        given = {
-            (session, said.lane, said.number): (int(said.status), said.value[0] if said.status == 1 else said.value)
-            for session, said in effects.replies
-            if type(said) is wire.Reply
-        }
-        assert sorted(given) == sorted(said[:3] for said in expected), (case, given, expected)
-        fences: list[int] = []
-        for ours in expected:
-            status, value = given[ours[:3]]
-            if has_pledge(ours[4]):
-                self.reference.redeem(ours, value)
-                fences.append(value if type(value) is int else max(value))
-            else:
-                assert (status, value) == ours[3:], (case, ours, value)
-        self.reference.fences_given(fences)
-        assert [*effects.ended] == self.reference.ended, case
 
     def _idle(self) -> dict[str, int]:
         """Namespaces that nobody uses and that have something to be put back, with the slot of who came last."""
