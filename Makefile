@@ -24,7 +24,7 @@ help:
 	@echo "make mutants  plant bugs and count the simulated worlds until each is caught: make mutants SEEDS=200"
 	@echo "make crashes  open what a power cut at any moment may leave of a storage: make crashes STATES=1000000"
 	@echo "make compat   CPython's own suites for threading and queue, on each interpreter found"
-	@echo "make bench    the measurable promises, measured; make bench BENCH=--quick for less than a minute of it"
+	@echo "make bench    the measurable promises, measured; BENCH=--quick for a minute of it, BASE=REV against another revision"
 	@echo "make clean    remove everything that was built or installed here"
 
 # pip reads pyproject.toml, so its date decides whether the environment is up to date.

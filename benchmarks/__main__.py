@@ -42,7 +42,7 @@ def main() -> int:
     options, chosen = _parse()
     about = machine()
     if chosen.base:
-        return versus.run(chosen.base, options)
+        return versus.run(chosen.base, chosen.names, options)
     sections: dict[str, Section] = {}
     for name in chosen.names or NAMES:
         print(f"{name} ...", file=sys.stderr, flush=True)
@@ -83,14 +83,18 @@ def _parse() -> tuple[Options, argparse.Namespace]:
     parser.add_argument(
         "--peers", type=Path, metavar="FILE", help="what benchmarks/peers/run.py wrote, for the demands"
     )
-    parser.add_argument("--base", metavar="REV", help="instead: this working tree against that revision, in turns")
+    parser.add_argument(
+        "--base",
+        metavar="REV",
+        help=f"instead: this working tree against that revision, in turns; NAMEs are of {', '.join(versus.CELLS)}",
+    )
     parser.add_argument("--commands", type=int, metavar="N", help="for `bounded` (200 000; quick: 40 000)")
     parser.add_argument("--seconds", type=float, metavar="N", help="of each measurement in `pair`, `rates` and --base")
     parser.add_argument("--minutes", type=float, metavar="N", help="how long `drift` and `hogs` watch")
     chosen = parser.parse_args()
     if not sys.platform.startswith("linux"):
         parser.error("these benchmarks read /proc and pin processes to CPUs, so they run on Linux only")
-    unknown = set(chosen.names) - set(NAMES)
+    unknown = set(chosen.names) - set(versus.CELLS if chosen.base else NAMES)
     if unknown:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     commands = chosen.commands or (40_000 if chosen.quick else 200_000)

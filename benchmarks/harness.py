@@ -60,7 +60,7 @@ class Figure:
     note: str = ""
     at_least: float | None = None
     goal: bool = False
-    """A demand of speed: it has a row in the table of demands, and missed it ends the run with status 1 if `--strict`."""
+    """A demand of speed: it has a row in the table of demands, and when missed it is status 1 if `--strict`."""
     measured: str = ""
     """Of a goal: what was measured, where `value` is its ratio to a floor."""
     floor: str = ""

@@ -23,9 +23,10 @@ def run(options: Options) -> Section:
     section = Section("A lock pair of one client")
     section.notes.append(
         "A round trip is a loopback ping-pong of two processes, the chain a blocking relay from a client through a"
-        " leader to a follower and back, the sync an fdatasync of 4 KB that were written into a preallocated file. All were"
-        " taken in the same run, in turns with the pairs and in the same placement. The floor of a pair in memory is"
-        f" {COMMANDS} chains, of a durable one {COMMANDS} chains and {COMMANDS} syncs. Load {os.getloadavg()[0]:.1f}."
+        " leader to a follower and back, the sync an fdatasync of 4 KB that were written into a preallocated file. All"
+        " were taken in the same run, in turns with the pairs and in the same placement. The floor of a pair in memory"
+        f" is {COMMANDS} chains, of a durable one {COMMANDS} chains and {COMMANDS} syncs."
+        f" Load {os.getloadavg()[0]:.1f}."
     )
     with Relay(1) as round_trip, Relay(2) as chain:
         floors = Floors(round_trip, chain)

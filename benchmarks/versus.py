@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,17 +32,18 @@ def pair(fleet: Fleet, clients: int) -> Tasks:
 
 
 CELLS: dict[str, tuple[Callable[[Fleet, int], Tasks], int]] = {
-    "pair, 1 client": (pair, 1),
-    "pairs, 16 clients": (pair, 16),
-    "hand-offs, 8 clients": (rates.shared, 8),
-    "queue 4x4": (rates.queue, 4),
+    "pair": (pair, 1),
+    "pairs-16": (pair, 16),
+    "hand-offs-8": (rates.shared, 8),
+    "queue-4x4": (rates.queue, 4),
 }
+"""By name, with the number of clients."""
 
 
-def run(revision: str, options: Options) -> int:
-    """Measure and print; the exit status."""
+def run(revision: str, names: list[str], options: Options) -> int:
+    """Measure these cells, or all, and print; the exit status."""
     with worktree(revision) as tree:
-        section = compare(revision, tree, options)
+        section = compare(revision, tree, names or list(CELLS), options)
     print(section.markdown())
     return 0
 
@@ -94,7 +96,7 @@ def _leads(answer: str, address: str) -> bool:
     return any(each.get("address") == address and each.get("role") == "leader" for each in replicas)
 
 
-def compare(revision: str, tree: Path, options: Options) -> Section:
+def compare(revision: str, tree: Path, names: list[str], options: Options) -> Section:
     """Both sides in each mode, cell by cell, ABBA."""
     commit = _git("rev-parse", "--short", revision)
     rounds = options.pick(8, 2)
@@ -109,7 +111,8 @@ def compare(revision: str, tree: Path, options: Options) -> Section:
         rows = []
         with contextlib.ExitStack() as stack:
             sides = [stack.enter_context(_group(each, memory=mode == "memory")) for each in (tree, ROOT)]
-            for what, (tasks, count) in CELLS.items():
+            for what in names:
+                tasks, count = CELLS[what]
                 found = _turns(sides, tasks, count, rounds, seconds)
                 rows += _rows(what, found)
         heads = ["", "figure", revision, "now", "ratio", "least", "greatest"]
@@ -145,6 +148,6 @@ def _rows(what: str, found: list[tuple[Found, Found]]) -> list[list[object]]:
     for name, value in figures.items():
         base, now = ([value(both[side]) for both in found] for side in (BASE, NOW))
         ratios = sorted(b / max(a, 1e-9) for a, b in zip(base, now, strict=True))
-        spread = [percentile(ratios, 0.5), ratios[0], ratios[-1]]
-        rows.append([what, name, percentile(base, 0.5), percentile(now, 0.5), *(f"{each:.2f}" for each in spread)])
+        spread = [statistics.median(ratios), ratios[0], ratios[-1]]
+        rows.append([what, name, statistics.median(base), statistics.median(now), *(f"{each:.2f}" for each in spread)])
     return rows
