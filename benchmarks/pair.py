@@ -64,7 +64,7 @@ def _tell(section: Section, times: dict[str, dict[Placement, list[float]]], floo
             p50_us, p99_us = (percentile(found, part) * 1e6 for part in (0.5, 0.99))
             floor_us = COMMANDS * (chain_us + (sync_us if mode == "durable" else 0))
             rows.append([mode, placement.value, p50_us, p99_us, p50_us / trip_us, floor_us, p50_us / floor_us])
-            labels.append(f"{mode}, {placement.name}")
+            labels.append(f"{mode}, {'unpinned' if placement is Placement.FREE else placement.name}")
             bars["floor"].append(floor_us)
             bars["pair, median"].append(p50_us)
             if placement is Placement.DIFF and mode == "durable":
