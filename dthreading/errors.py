@@ -8,6 +8,7 @@ very classes.
     │   ├── OutcomeUnknown (RuntimeError)    the session ended with the call on its way: it may have happened, once
     │   ├── GroupUnreachable (ConnectionError)   no replica answered for one lease
     │   ├── TasksLost (RuntimeError)         join(): getters died with n items taken and not done
+    │   ├── ItemUnreadable (ValueError)      get(): the item was taken, and this process cannot make an object of it
     │   ├── ObjectGone (RuntimeError)        a private object whose last session has ended
     │   ├── ObjectMismatch (ValueError)      the name belongs to another kind, or was made with other arguments
     │   ├── AmbiguousName (ValueError)       strict naming: this place makes a new object on each evaluation
@@ -32,6 +33,7 @@ __all__ = [
     "DThreadingError",
     "GroupUnreachable",
     "InternalError",
+    "ItemUnreadable",
     "LimitExceeded",
     "LockLost",
     "NotAuthenticated",
@@ -70,6 +72,16 @@ class TasksLost(DThreadingError, RuntimeError):
     def __init__(self, message: str, count: int = 0) -> None:
         super().__init__(message)
         self.count = count
+
+
+class ItemUnreadable(DThreadingError, ValueError):
+    """`get()`: the item was taken, and this process cannot make an object of its bytes. `payload` has them; the cause
+    says why.
+    """
+
+    def __init__(self, message: str, payload: bytes = b"") -> None:
+        super().__init__(message)
+        self.payload = payload
 
 
 class ObjectGone(DThreadingError, RuntimeError):

@@ -19,8 +19,8 @@ from dthreading import runtime
 from dthreading.errors import ShutDown
 from dthreading.proxy import Proxy, timeout_in_seconds
 from dthreading.session.calls import CHANGE, GET, GET_NOWAIT, JOIN, PUT, PUT_NOWAIT, READ
-from dthreading.simple_queue import SimpleQueue
-from dthreading.wire.values import decode_item, encode_item, priority_of
+from dthreading.simple_queue import SimpleQueue, read_item
+from dthreading.wire.values import encode_item, priority_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,6 +148,7 @@ class Queue(Proxy, Generic[T]):
         Raises:
             Empty: there was none, or not in time.
             ShutDown: the queue was shut down and is empty.
+            ItemUnreadable: the item was taken and cannot be made an object of here; the error has its bytes.
 
         """
         if block and timeout is not None and timeout < 0:
@@ -253,7 +254,7 @@ class Queue(Proxy, Generic[T]):
         way.reached.append(True)
         arguments = (waits, runtime.thread_token())
         body = self._ask("get", arguments, GET if waits else GET_NOWAIT, way.seconds if waits else None).value
-        item: T = decode_item(body, self._serializer)
+        item: T = read_item(self, body, self._serializer)
         return item
 
     # --- inside

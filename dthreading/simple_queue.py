@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from dthreading import runtime
+from dthreading.errors import ItemUnreadable
 from dthreading.proxy import Proxy, timeout_in_seconds
 from dthreading.session.calls import GET, GET_NOWAIT, PUT_SIMPLE, READ
 from dthreading.wire.values import decode_item, encode_item
@@ -21,6 +22,15 @@ __all__ = ["SimpleQueue"]
 T = TypeVar("T")
 
 logger = logging.getLogger("dthreading")
+
+
+def read_item(queue: Proxy, body: bytes, serializer: Serializer | None) -> Any:
+    """The item that was taken out of `queue`. Whatever is wrong with it, its bytes are not lost."""
+    try:
+        return decode_item(body, serializer)
+    except Exception as error:
+        what = f"an item of {len(body)} bytes was taken from {queue._proxy_target} and cannot be read here"  # noqa: SLF001
+        raise ItemUnreadable(f"{what} (its bytes are this error's `payload`): {error!r}", body) from error
 
 
 class _Outbox(_threading.local):
@@ -90,7 +100,7 @@ class SimpleQueue(Proxy, Generic[T]):
         seconds = timeout_in_seconds(timeout) if block else None
         waits = bool(block) and seconds != 0
         body = self._ask("get", (waits, runtime.thread_token()), GET if waits else GET_NOWAIT, seconds).value
-        item: T = decode_item(body, self._serializer)
+        item: T = read_item(self, body, self._serializer)
         return item
 
     def put_nowait(self, item: T) -> None:

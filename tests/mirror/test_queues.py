@@ -4,7 +4,9 @@
 import gc
 import pickle
 import queue as stdlib
+import sys
 import threading
+import types
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +14,9 @@ import pytest
 
 import dthreading
 from dthreading import queue, simple_queue
-from dthreading.errors import OutcomeUnknown, TasksLost
+from dthreading.errors import ItemUnreadable, OutcomeUnknown, TasksLost
 from dthreading.session.calls import GET, GET_NOWAIT, PUT, Target
-from dthreading.wire.values import encode_item
+from dthreading.wire.values import decode_item, encode_item
 
 pytestmark = pytest.mark.usefixtures("group")
 
@@ -233,7 +235,7 @@ def test_serializer():
     q.put([1])
     assert q.get() == "[1]"
     q.put([1])
-    with pytest.raises(TypeError, match="serializer="):
+    with pytest.raises(ItemUnreadable, match="serializer="):
         queue.Queue(name="tasks").get()
     with pytest.raises(TypeError, match="must return bytes"):
         queue.SimpleQueue(serializer=type("S", (), {"dumps": staticmethod(repr), "loads": None})).put(1)
@@ -506,3 +508,28 @@ def _target(q):
     q.qsize()
     target = q._proxy_target
     return Target(target.namespace, target.name, target.kind, target.arguments, target.lifetime)
+
+
+@pytest.mark.parametrize("kind", ["Queue", "SimpleQueue"])
+def test_an_item_that_cannot_be_read_here_is_not_lost(kind, monkeypatch):
+    """It is out of the queue, as with multiprocessing's: every getter would meet it again. But its bytes are there, so
+    that they can be read once what is missing is there.
+    """
+    tasks = getattr(queue, kind)(name="tasks")
+    module = types.ModuleType("plugin")
+    module.Job = type("Job", (), {"__module__": "plugin"})
+    with monkeypatch.context() as here:
+        here.setitem(sys.modules, "plugin", module)
+        tasks.put(module.Job())
+    tasks.put("next")
+    with pytest.raises(ItemUnreadable, match=r"'tasks'.*No module named 'plugin'") as raised:
+        tasks.get()
+    assert isinstance(raised.value.__cause__, ModuleNotFoundError)
+    assert tasks.get() == "next"
+    monkeypatch.setitem(sys.modules, "plugin", module)
+    assert type(decode_item(raised.value.payload)) is module.Job
+    assert pickle.loads(pickle.dumps(raised.value)).payload == raised.value.payload
+    if kind == "Queue":
+        tasks.task_done()
+        tasks.task_done()
+        assert tasks.unfinished_tasks == 0
