@@ -35,8 +35,8 @@ DEMANDS: Final = {
     ("durable", "client"): 2200,
 }
 """A command's bytecodes when one client makes one call after the other: what was reached on CPython 3.11, and a tenth.
-The client's were 1640 where it had a core to itself and 1980 among 25 others: who waits for long has another thread read
-for it. Later versions of CPython need fewer for the same source.
+The client's were 1640 where it had a core to itself and 1980 among 25 others: who waits for long has another thread
+read for it. Later versions of CPython need fewer for the same source.
 """
 
 
