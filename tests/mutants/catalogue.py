@@ -22,7 +22,11 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 BUGS: Final = Path(__file__).resolve().parent / "bugs"
 
-SIMULATIONS: Final = {"paxos": ("consensus", "group"), "storage": ("storage", "group")}
+SIMULATIONS: Final = {
+    "paxos": ("consensus", "group"),
+    "storage": ("storage", "group"),
+    "strangers_paxos": ("consensus", "group"),
+}
 """Which simulations look for the bugs of an area, the cheap one first; where nothing is said only whole groups."""
 
 
