@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -40,6 +41,7 @@ NAMES = (
 def main() -> int:
     """Run what was asked for; 1 when a demand was missed."""
     options, chosen = _parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that groups and worktrees are gone on the way out
     about = machine()
     if chosen.base:
         return versus.run(chosen.base, chosen.names, options)
