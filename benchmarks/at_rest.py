@@ -81,6 +81,7 @@ def run(options: Options) -> Section:
         events = [_event(number) for number in range(count)]
         grown("event that is set", count, KEPT_BYTES_MAX, lambda: _call(crowd, member, events, "set", CHANGE))
         glances, there = options.pick(GLANCES, GLANCES // 10), large.leader().ask("status")["objects"]
+        _glance(crowd, member, glances)  # the room for the entries of all that; what is left of objects comes again
         grown("lock that was made and let go of", glances, GONE_BYTES_MAX, lambda: _glance(crowd, member, glances))
         section.add("objects left of those", large.leader().ask("status")["objects"] - there, "", 0)
         compare(f"1 object, {count} idle ones besides", None if options.quick else RATIO_MAX)
