@@ -437,6 +437,21 @@ def test_an_undone_lane_is_not_lent_out_before_the_group_has_said_so() -> None:
     settled(script, orders, 0, 2)
 
 
+def test_a_call_that_is_abandoned_twice_gives_its_lane_back_once() -> None:
+    """Ctrl-C strikes a caller that is just leaving because its time is up: it leaves twice."""
+    script = opened()
+    orders = target()
+    call = script.call(orders)
+    script.session.abandon(call)
+    script.session.abandon(call)
+    second = script.call(orders)
+    assert second.lane is not None
+    assert second.lane.index == 1
+    script.hear(Reply(0, 1, Status.ERROR, ("withdrawn", "", ())))
+    script.session.abandon(call)
+    assert {script.call(orders).number, script.call(orders).number} == {1, 2}
+
+
 def test_an_undo_is_said_again_until_it_is_answered() -> None:
     script = opened()
     script.session.abandon(script.call(target()))
