@@ -166,7 +166,6 @@ class ClientSession:
             self._say(wire.Withdraw(self.id, lane.index, call.number, False))
             return
         self.abandon(call)
-        call.lane = None
         call.status, call.value = (Status.ERROR, (code, "", ())) if code else (Status.OK, False)
         self._settle(call)
 
@@ -175,7 +174,8 @@ class ClientSession:
         lane is lent to nobody: a new call there would acknowledge a grant.
         """
         call.abandoned = True
-        lane = call.lane
+        # Once: a caller that an interrupt strikes while it goes abandons its call again.
+        lane, call.lane = call.lane, None
         if lane is None:
             if call in self._waiting:
                 self._waiting.remove(call)
