@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from dthreading.session.lanes import Lane
 
 
-__all__ = ["Answer", "Manner", "OnLost", "PendingCall", "Target"]
+__all__ = ["Answer", "Deadline", "Manner", "OnLost", "PendingCall", "Target"]
+
+_NONE: Final = -1
+_ERROR: Final = int(Status.ERROR)
+_PARKED: Final = int(Status.PARKED)
 
 
 class OnLost(Enum):
@@ -110,13 +114,35 @@ class Answer(NamedTuple):
 class PendingCall:
     """One attempt at one call, from its start to its answer. `wake`, `reading`, `taking` and `read_until` are the
     runtime's; nothing here looks at them.
+
+    What a call begins with stands in the class: to fill so many slots would be a twentieth of what a call costs.
     """
 
-    __slots__ = (
-        "abandoned", "arguments", "error", "finished", "frame", "lane", "lost", "manner", "number", "operation",
-        "others", "parked_at", "read_until", "reading", "sent", "session", "settled", "status", "taking", "target",
-        "tell", "unwaited", "value", "wake", "withdrawn",
-    )  # fmt: skip
+    reading: Any = None
+    taking = False
+    read_until = 0.0
+    session: ClientSession | None = None
+    lane: Lane | None = None
+    number = 0
+    frame = b""
+    sent = False
+    """It may have left this process. Never False again."""
+    abandoned = False
+    """Its caller has gone."""
+    unwaited = False
+    """Nobody waits for its end: whoever settles it gives its lane back."""
+    withdrawn = False
+    """Its caller waits for the verdict only."""
+    finished = False
+    """Its caller has the answer, and the lane is free."""
+    parked_at: float | None = None
+    settled = False
+    """Set last: one of the four below says how."""
+    status = _NONE
+    value: Any = None
+    lost = False
+    error: Exception | None = None
+    """It could not be sent at all."""
 
     def __init__(
         self,
@@ -136,38 +162,15 @@ class PendingCall:
         self.others = others
         self.tell = tell
         self.wake = wake
-        self.reading: Any = None
-        self.taking = False
-        self.read_until = 0.0
-        self.session: ClientSession | None = None
-        self.lane: Lane | None = None
-        self.number = 0
-        self.frame = b""
-        self.sent = False
-        """It may have left this process. Never False again."""
-        self.abandoned = False
-        """Its caller has gone."""
-        self.unwaited = False
-        """Nobody waits for its end: whoever settles it gives its lane back."""
-        self.withdrawn = False
-        """Its caller waits for the verdict only."""
-        self.finished = False
-        """Its caller has the answer, and the lane is free."""
-        self.parked_at: float | None = None
-        self.settled = False
-        """Set last: one of the four below says how."""
-        self.status = Status.OK
-        self.value: Any = None
-        self.lost = False
-        self.error: Exception | None = None
-        """It could not be sent at all."""
 
     def heard(self, reply: Reply, now: float) -> None:
         """A replica's word about it."""
-        if reply.status != Status.ERROR:
+        status = reply.status
+        if status != _ERROR:
             self.target.known = True
-        if reply.status != Status.PARKED:
-            self.status, self.value = Status(reply.status), reply.value
+        if status != _PARKED:
+            self.status = status
+            self.value = reply.value
             self.settled = True
         elif self.parked_at is None:
             self.parked_at = now
@@ -177,3 +180,23 @@ class PendingCall:
         if reply.number != self.number or reply.status == Status.PARKED:
             return False
         return not (self.manner.hands_out and reply.status == Status.OK and reply.value is not False)
+
+
+class Deadline:
+    """When a call stops waiting, in the time of the client's clock. It never restarts, whatever wakes the waiter, and
+    whichever session the call is asked in.
+    """
+
+    __slots__ = ("_due", "_unheard", "patience", "timeout")
+
+    def __init__(self, timeout: float, patience: float, now: float) -> None:
+        self.timeout = timeout
+        self.patience = patience
+        self._unheard = now + timeout + patience
+        self._due: float | None = None
+
+    def at(self, call: PendingCall) -> float:
+        """`timeout` after it was first heard to be parked; until then the way there is allowed `patience` more."""
+        if self._due is None and call.parked_at is not None:
+            self._due = call.parked_at + self.timeout
+        return self._unheard if self._due is None else self._due

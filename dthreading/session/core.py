@@ -64,7 +64,7 @@ class ClientSession:
         self._ready: deque[bytes] | None = None
         self._waiting: deque[PendingCall] = deque()
         self._lanes = Lanes()
-        self.in_flight = self._lanes.in_flight
+        self.in_flight, self.lent = self._lanes.in_flight, self._lanes.lent
         self._handle_numbers = itertools.count(1)
         self._unproved: dict[Target, int] = {}
         """Attachments of which no answer has shown yet that they are applied, in the order of their handles."""
@@ -74,10 +74,8 @@ class ClientSession:
 
     def begin(self, call: PendingCall) -> bool:
         """Sends `call`, or notes it until the connection is back. False: hand it to `submit`, on the serving thread."""
-        if not self.id or self.over:
-            return False
         handle = self.handles.get(call.target)
-        if handle is None:
+        if handle is None or self.over:
             return False
         arguments = call.arguments
         if call.others:
@@ -94,8 +92,7 @@ class ClientSession:
             raise
         call.session = self
         call.number = lane.number = number
-        call.lane = lane
-        lane.call = call
+        call.lane, lane.call = lane, call
         # Published: now the serving thread may send it again, or lose it. If it could not, nobody has sent it or will.
         if self.over and not call.sent:
             return False
@@ -108,18 +105,21 @@ class ClientSession:
     def answered(self, call: PendingCall, reply: wire.Reply, now: float) -> bool:
         """The call's own thread has read this: takes it, as `step` does. False: it is for `step`."""
         lane = call.lane
-        its_own = lane is not None and (reply.lane, reply.number) == (lane.index, call.number) and not call.settled
-        if not its_own or not self.holds(now) or not self._unproved.keys().isdisjoint((call.target, *call.others)):
+        if lane is None or reply.number != call.number or reply.lane != lane.index or call.settled:
             return False
-        if is_sound(reply):
-            call.heard(reply, now)
-        return is_sound(reply)
+        if self._unproved and not self._unproved.keys().isdisjoint((call.target, *call.others)):
+            return False
+        if not self.holds(now) or not is_sound(reply):
+            return False
+        call.heard(reply, now)
+        return True
 
     def finish(self, call: PendingCall) -> None:
         """The caller has read the answer. The lane is free for the next call, and that is the last thing done here."""
         lane = call.lane
         assert lane is not None
-        self._unanswered.carried(lane, call.number if call.manner.carries_item else 0)
+        if call.manner.carries_item or lane.unacknowledged:
+            self._unanswered.carried(lane, call.number if call.manner.carries_item else 0)
         call.value = None
         free = self._lanes.free
         # No Ctrl-C can come between these two: signals are looked at after a call and at the beginning of a function.
@@ -273,12 +273,13 @@ class ClientSession:
             ProtocolError: it means nothing. Nothing was changed by it, and the connection is of no more use.
 
         """
+        if type(message) is wire.Reply and self.holds(now):
+            self._replied(message, now)  # time alone changes nothing for it while the lease runs
+            return
         self.tick(now)
         if self.over:
             return
         match message:
-            case wire.Reply():
-                self._replied(message, now)
             case wire.Alive(session=session, beat=beat) if session == self.id:
                 if self._lease.acknowledged(beat, now):
                     self.state = State.CONNECTED
@@ -363,8 +364,9 @@ class ClientSession:
         if call is None or call.number != reply.number:
             return
         check_reply(reply)
-        for target in (call.target, *call.others):
-            self._unproved.pop(target, None)
+        if self._unproved:
+            for target in (call.target, *call.others):
+                self._unproved.pop(target, None)
         heard_before = call.parked_at is not None
         call.heard(reply, now)
         if call.settled:
@@ -394,7 +396,5 @@ class ClientSession:
             self._ready.append(frame(encode(message)))
 
     def _say_unanswered(self, message: wire.ToReplica) -> None:
-        said = frame(encode(message))
-        self._unanswered.keep(said, self._lease.beat)
-        if self._ready is not None:
-            self._ready.append(said)
+        self._unanswered.keep(frame(encode(message)), self._lease.beat)
+        self._say(message)

@@ -83,7 +83,13 @@ class Lanes:
 
     def in_flight(self) -> int:
         """How many answers are on their way to somebody, the one that an undo is done among them."""
+        if len(self._all) == len(self.free):
+            return 0
         return sum([lane.undo is not None or lane.pending is not None for lane in self.all()])
+
+    def lent(self) -> int:
+        """How many lanes are somebody's: never fewer than are in flight, and counted at once."""
+        return len(self._all) - len(self.free)
 
     def all(self) -> list[Lane]:
         """Every lane there is now."""

@@ -26,6 +26,10 @@ assert TAGS[ATTACH_TAG] is wire.Attach
 _TTL_MS_MAX: Final = 1 << 53
 """More than any group grants, and few enough to be counted in a float."""
 
+_OK: Final = int(wire.Status.OK)
+_UNQUESTIONED_BYTES: Final = min(COMMAND_BYTES_MAX, ELEMENTS_MAX)
+"""What is no longer than this breaks neither limit."""
+
 _STATUSES: Final = frozenset(wire.Status)
 
 
@@ -38,9 +42,12 @@ def word(fields: tuple[Any, ...], *, sure: bool) -> bytes:
 
     """
     body = pack_call(fields)
-    if len(body) > COMMAND_BYTES_MAX:
-        raise LimitExceeded(f"a call of {len(body)} bytes; COMMAND_BYTES_MAX = {COMMAND_BYTES_MAX} is the most")
-    if not sure or len(body) > ELEMENTS_MAX:
+    size = len(body)
+    if sure and size <= _UNQUESTIONED_BYTES:
+        return frame(body)
+    if size > COMMAND_BYTES_MAX:
+        raise LimitExceeded(f"a call of {size} bytes; COMMAND_BYTES_MAX = {COMMAND_BYTES_MAX} is the most")
+    if not sure or size > ELEMENTS_MAX:
         # As a replica would look at it; what is shorter cannot have too many elements.
         try:
             decode_undisturbed(body)
@@ -63,8 +70,9 @@ def check_reply(reply: wire.Reply) -> None:
 
 def is_sound(reply: wire.Reply) -> bool:
     """False: it has no known status, or is an error that is not what `errors.from_wire` takes."""
-    status, value = reply.status, reply.value
-    if status == wire.Status.OK:
+    status = reply.status
+    if status == _OK:
         return True
+    value = reply.value
     is_error = isinstance(value, tuple) and tuple(map(type, value)) == (str, str, tuple)
     return status in _STATUSES and (status != wire.Status.ERROR or is_error)
