@@ -17,11 +17,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from dthreading import reading
 from dthreading.dialing import STUCK_S
 from dthreading.errors import DThreadingError, GroupUnreachable, LockLost, ObjectGone, OutcomeUnknown, from_wire
-from dthreading.reading import step_aside
 from dthreading.service import Service
-from dthreading.session import Answer, Manner, OnLost, PendingCall, State, Target
+from dthreading.session import Answer, Deadline, Manner, OnLost, PendingCall, State, Target
 from dthreading.wire.messages import Status
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ CLOSED: Final = "this client was closed"
 
 _finalizing = sys.is_finalizing
 _get_ident = _thread.get_ident
+_allocate_lock = _thread.allocate_lock
 
 
 class Client:
@@ -46,6 +47,8 @@ class Client:
 
     def __init__(self, settings: Settings, *, threaded: bool = True) -> None:
         self.settings = settings
+        self.closed = False
+        """Whether `close` was called: this client is of no more use."""
         self._clock = _clock_for(settings)
         self._service = Service(settings, _label(), self._clock, threaded=threaded)
         self._inner: Client | None = None
@@ -80,36 +83,32 @@ class Client:
             withdrawn call with); Answer(False, 0) when there is none and `manner.patience` allows to go without.
 
         """
-        if self._service.is_served_here():
-            return self._inside(target, operation, arguments, manner, timeout, others, kept)
-        return self._call(target, operation, arguments, manner, timeout, others, kept)
-
-    def _call(
-        self,
-        target: Target,
-        operation: str,
-        arguments: tuple[Any, ...],
-        manner: Manner,
-        timeout: float | None,
-        others: tuple[Target, ...],
-        kept: Callable[[Answer], object] | None,
-    ) -> Answer:
+        service = self._service
+        if (service.ident == _get_ident() or service.starting) and service.is_served_here():
+            if manner.silent and not others:
+                return self._say(target, operation, arguments, manner)
+            stand_in = self._stand_in()
+            if stand_in is not self:
+                return stand_in.call(target, operation, arguments, manner, timeout, others=others, kept=kept)
         deadline = None if timeout is None and manner.parks else self._deadline(manner, timeout)
         while True:
-            if self._service.closing or _finalizing():
+            if self.closed or _finalizing():
                 raise GroupUnreachable("the interpreter is shutting down" if _finalizing() else CLOSED)
-            call = PendingCall(target, operation, arguments, manner, others, tell=timeout is not None)
-            call.wake = _thread.allocate_lock()
-            call.wake.acquire()
+            wake = _allocate_lock()
+            wake.acquire()
+            call = PendingCall(target, operation, arguments, manner, others, tell=timeout is not None, wake=wake)
             try:
                 self._begin(call)
-                failure = self._settle(call, deadline)
-                if failure is None:
-                    session = call.session
-                    answer = Answer(call.value, 0 if session is None else session.id)
-                    if session is not None and call.lane is not None:
-                        session.finish(call)
+                if not self._wait(call, deadline) and not self._verdict(call, deadline):
+                    return _WITHOUT
+                session = call.session
+                if call.status == _OK and not call.lost and session is not None and call.lane is not None:
+                    answer = _answer((call.value, session.id))
+                    session.finish(call)
                     return answer
+                failure = self._failure(call, deadline)
+                if failure is None:
+                    return _WITHOUT
             except BaseException:
                 self._service.interrupted(call)
                 if manner.interrupt_keeps:
@@ -117,8 +116,6 @@ class Client:
                 else:
                     self._service.abandon(call)
                 raise
-            if failure is _WITHOUT:
-                return Answer(False, 0)
             if failure is not _AGAIN:
                 raise failure
 
@@ -170,48 +167,33 @@ class Client:
 
     def close(self) -> None:
         """Ends the session, gives back all that it held, and stops. What still waits raises GroupUnreachable."""
+        self.closed = True
         self._service.stop()
         if self._inner is not None:
             self._inner.close()
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called: this client is of no more use."""
-        return self._service.closing
+    # --- calls inside the service thread: the collector has run a finalizer there, or a handler of the logger uses a
+    # queue of ours. Nobody would read the answer.
 
-    # --- calls inside the service thread ---
+    def _say(self, target: Target, operation: str, arguments: tuple[Any, ...], manner: Manner) -> Answer:
+        """What has nothing to answer is sent and not waited for."""
+        call = PendingCall(target, operation, arguments, manner)
+        call.unwaited = True
+        session = self._service.session
+        if session is None or not session.begin(call):
+            self._service.submit(call)
+        self._service.wake()
+        return Answer(None, self.session)
 
-    def _inside(
-        self,
-        target: Target,
-        operation: str,
-        arguments: tuple[Any, ...],
-        manner: Manner,
-        timeout: float | None,
-        others: tuple[Target, ...],
-        kept: Callable[[Answer], object] | None,
-    ) -> Answer:
-        """A call by the service thread itself: the collector has run a finalizer there, or a handler of the logger
-        uses a queue of ours.
-
-        Nobody would read its answer. So what has nothing to answer is sent and not waited for; all else goes through a
-        session and connection of its own, which this very thread serves while it waits.
-        """
-        if manner.silent and not others:
-            call = PendingCall(target, operation, arguments, manner)
-            call.unwaited = True
-            session = self._service.session
-            if session is None or not session.begin(call):
-                self._service.submit(call)
-            self._service.wake()
-            return Answer(None, self.session)
+    def _stand_in(self) -> Client:
+        """All else goes through a session and connection of its own, which this very thread serves while it waits."""
         client = self
         while client._service.turning or client._service.starting:
             if client._inner is None:
                 client._inner = Client(self.settings, threaded=False)
                 client._service.aside = client._inner.look_after
             client = client._inner
-        return client._call(target, operation, arguments, manner, timeout, others, kept)  # noqa: SLF001 - our own class
+        return client
 
     def look_after(self) -> None:
         """Keeps a session alive that no thread serves."""
@@ -223,9 +205,10 @@ class Client:
     def _sleep(self, call: PendingCall, most_s: float) -> None:
         """Until there is news of `call`, or for `most_s` seconds (-1: for ever)."""
         service = self._service
-        if not service.threaded or service.ident == _get_ident():
+        link = service.dialer.link
+        if service.ident == _get_ident() or not service.threaded:
             service.turn(most_s if most_s >= 0 else float("inf"))
-        elif not service.read_own(call, most_s):
+        elif link is None or not reading.read_own(link, call, self._clock, service.wake, most_s):
             call.wake.acquire(True, most_s)
 
     # --- the parts of a call ---
@@ -241,26 +224,19 @@ class Client:
             return
         written = link.written
         if not link.flush() and link.broken is None:
-            step_aside(link, service.wake)
+            reading.step_aside(link, service.wake)
             if not call.wake.acquire(True, STUCK_S):
                 link.check_stuck(written)
         if link.broken is not None or link.unsent:
             service.wake()
 
-    def _settle(self, call: PendingCall, deadline: _Deadline | None) -> Exception | None:
-        """Waits for the end of `call`. None: it has its answer; else what to raise, _AGAIN or _WITHOUT."""
-        if not self._wait(call, deadline):
-            assert deadline is not None
-            if not call.manner.parks:
-                raise self._unreachable(f"{call.operation} of {call.target}")
-            if not self._verdict(call, deadline):
-                self._service.abandon(call)
-                return _WITHOUT
+    def _failure(self, call: PendingCall, deadline: Deadline | None) -> Exception | None:
+        """What became of `call` where nothing was granted: what to raise, or _AGAIN; None: it has waited in vain."""
         if call.lost:
             return self._lost(call, deadline)
         if call.error is not None:
             return call.error
-        if call.status == Status.ERROR:
+        if call.status == _ERROR:
             failure = from_wire(*call.value)
             if call.session is not None and call.lane is not None:
                 call.session.finish(call)
@@ -269,7 +245,7 @@ class Client:
             return failure
         return None
 
-    def _wait(self, call: PendingCall, deadline: _Deadline | None) -> bool:
+    def _wait(self, call: PendingCall, deadline: Deadline | None) -> bool:
         """Until `call` is settled; False when its time is up before."""
         if deadline is None:
             while not call.settled:
@@ -282,21 +258,26 @@ class Client:
             self._sleep(call, min(left, TIMEOUT_MAX))
         return True
 
-    def _verdict(self, call: PendingCall, deadline: _Deadline) -> bool:
+    def _verdict(self, call: PendingCall, deadline: Deadline | None) -> bool:
         """The call's time is up. False: nobody says anything, and this manner of call goes without a verdict."""
+        assert deadline is not None
+        if not call.manner.parks:
+            raise self._unreachable(f"{call.operation} of {call.target}")
         patient = call.manner.patience
         if patient and call.sent and call.parked_at is None:
+            self._service.abandon(call)
             return False
         self._service.withdraw(call)
         until = self._clock() + deadline.patience if patient else float("inf")
         while not call.settled:
             left = until - self._clock()
             if left <= 0:
+                self._service.abandon(call)
                 return False
             self._sleep(call, min(left, TIMEOUT_MAX))
         return True
 
-    def _lost(self, call: PendingCall, deadline: _Deadline | None) -> Exception | None:
+    def _lost(self, call: PendingCall, deadline: Deadline | None) -> Exception | None:
         """The session ended before the call did."""
         assert call.session is not None or not call.sent
         why = call.session.why_over if call.session is not None else "it ended"
@@ -309,7 +290,7 @@ class Client:
                 )
             case OnLost.BROKEN if call.sent:
                 return from_wire("broken", "")
-        if self._service.closing:
+        if self.closed:
             return GroupUnreachable(CLOSED)
         if deadline is None or self._clock() < deadline.at(call):
             return _AGAIN
@@ -317,7 +298,7 @@ class Client:
             return self._unreachable(f"{call.operation} of {call.target}")
         if call.manner.expired:
             return from_wire(call.manner.expired, "")
-        return _WITHOUT
+        return None
 
     def _keep(self, call: PendingCall, kept: Callable[[Answer], object] | None) -> None:
         """Interrupted, and not to be left before the verdict: the lock is held again then. Further interrupts wait."""
@@ -327,7 +308,7 @@ class Client:
                 self._wait(call, None)
             except BaseException:  # noqa: BLE001, S112 - whatever it is, the first one is raised in the end
                 continue
-        if call.lost or call.error is not None or call.status == Status.ERROR or call.finished or not call.sent:
+        if call.lost or call.error is not None or call.status == _ERROR or call.finished or not call.sent:
             return
         assert call.session is not None
         answer = Answer(call.value, call.session.id)
@@ -335,11 +316,11 @@ class Client:
         if kept is not None:
             kept(answer)
 
-    def _deadline(self, manner: Manner, timeout: float | None) -> _Deadline:
+    def _deadline(self, manner: Manner, timeout: float | None) -> Deadline:
         if manner.parks:
             assert timeout is not None
-            return _Deadline(timeout, self.settings.patience, self._clock())
-        return _Deadline(self.settings.lease, 0.0, self._clock())
+            return Deadline(timeout, self.settings.patience, self._clock())
+        return Deadline(self.settings.lease, 0.0, self._clock())
 
     def _unreachable(self, what: str) -> GroupUnreachable:
         trouble = self._service.dialer.trouble
@@ -356,33 +337,20 @@ class Client:
 
     def after_fork(self) -> None:
         """In the child: the connection is the parent's, and so is all that was asked there."""
+        self.closed = True
         self._service.after_fork(OutcomeUnknown("asked before a fork, which leaves the answer to the parent"))
         if self._inner is not None:
             self._inner.after_fork()
 
 
-class _Deadline:
-    """When a call stops waiting, in the time of the client's clock. It never restarts, whatever wakes the waiter, and
-    whichever session the call is asked in.
-    """
-
-    __slots__ = ("_due", "_unheard", "patience", "timeout")
-
-    def __init__(self, timeout: float, patience: float, now: float) -> None:
-        self.timeout = timeout
-        self.patience = patience
-        self._unheard = now + timeout + patience
-        self._due: float | None = None
-
-    def at(self, call: PendingCall) -> float:
-        """`timeout` after it was first heard to be parked; until then the way there is allowed `patience` more."""
-        if self._due is None and call.parked_at is not None:
-            self._due = call.parked_at + self.timeout
-        return self._unheard if self._due is None else self._due
-
-
 _AGAIN: Final = DThreadingError("to be asked again in a new session")
-_WITHOUT: Final = DThreadingError("its time is up, and it answers False without a verdict")
+_WITHOUT: Final = Answer(False, 0)
+"""Its time is up, or it was withdrawn before it was sent."""
+
+_OK: Final = int(Status.OK)
+_ERROR: Final = int(Status.ERROR)
+_answer: Final = functools.partial(tuple.__new__, Answer)
+"""`Answer` of a pair of both: the class itself would do the same in Python."""
 
 
 def _clock_for(settings: Settings) -> Callable[[], float]:

@@ -96,19 +96,19 @@ class Dialer:
         if self.current is None and session is not None and not session.over and now >= self._finder.dial_at():
             self._dial(session, now)
 
-    def serve(self, session: ClientSession | None, events: int, clock: Callable[[], float]) -> None:
-        """The connection's socket has something for us, or room."""
+    def serve(self, session: ClientSession | None, events: int, clock: Callable[[], float]) -> bool:
+        """The connection's socket has something for us, or room. True: answers came and nothing else."""
         link = self.current
         if link is None:
-            return
+            return False
         if events & select.POLLOUT and link.wants_to_write:
             link.writable()
         if not events & ~select.POLLOUT or link.broken is not None:
-            return
+            return False
         if not link.role.ours:
             link.broken = f"the connection to {link.name} has ended"
-            return
-        self._take_in(link, session, clock, receive=True)
+            return False
+        return self._take_in(link, session, clock, receive=True) and events == select.POLLIN
 
     def catch_up(self, session: ClientSession | None, clock: Callable[[], float]) -> None:
         """Takes in what calling threads have read that is not for them."""
@@ -120,20 +120,26 @@ class Dialer:
             finally:
                 link.catching_up = False
 
-    def _take_in(self, link: Link, session: ClientSession | None, clock: Callable[[], float], *, receive: bool) -> None:
+    def _take_in(self, link: Link, session: ClientSession | None, clock: Callable[[], float], *, receive: bool) -> bool:
+        """True: answers came and nothing else, on the connection in use, which goes on."""
         try:
             messages = link.read(receive=receive)
         except DThreadingError as error:
             if isinstance(error, ProtocolError) and link.name not in str(error):
                 error = ProtocolError(f"{link.name} is no replica of ours: {error}")
             self._refused(link, session, error)
-            return
+            return False
         now = clock()
         if link is self._dialing and link.welcome is not None and not self._greeted:
             self._welcomed(link, session, now)
+        answers = link is self.link
         try:
             for message in messages:
-                self._step(link, session, message, now)
+                if type(message) is wire.Reply and session is not None:
+                    session.step(message, now)
+                else:
+                    answers = False
+                    self._step(link, session, message, now)
         except ProtocolError as error:
             self._refused(link, session, error)
         if link is self._dialing and session is not None and session.ready and link.broken is None:
@@ -144,6 +150,7 @@ class Dialer:
             self._give_up_at = now + self._attempt_s
             # From here on any thread writes there.
             self.link = link
+        return answers and link.broken is None and not link.unsent and session is not None and not session.over
 
     def flush(self, clock: Callable[[], float]) -> None:
         """Writes what waits, or watches whoever is writing: a thread may never come back from there."""

@@ -93,7 +93,7 @@ class Link:
     def flush(self) -> bool:
         """Writes what waits in the outbox. False: another call is writing, and its thread may never come back to it."""
         while self.outbox and not self.unsent and self.broken is None:
-            if not self._writing.acquire(blocking=False):
+            if not self._writing.acquire(False):
                 if self._writer == _thread.get_ident():
                     self.broken = "a call was made inside the write of another, on the same thread"
                 return False
@@ -116,16 +116,9 @@ class Link:
 
     def _write(self) -> None:
         self.written += 1
-        data = self.unsent
+        data = self.unsent or self._waiting()
         if not data:
-            frames: list[bytes] = []
-            size = 0
-            while self.outbox and size < WRITE_BYTES:
-                frames.append(self.outbox.popleft())
-                size += len(frames[-1])
-            if not frames:
-                return
-            data = frames[0] if len(frames) == 1 else b"".join(frames)
+            return
         try:
             sent = self.socket.send(data)
         except BlockingIOError:
@@ -133,7 +126,22 @@ class Link:
         except OSError as error:
             self.broken = f"writing to {self.name} failed: {error.strerror}"
             return
-        self.unsent = data[sent:] if sent < len(data) else b""
+        self.unsent = data[sent:]
+
+    def _waiting(self) -> bytes:
+        """What waits in the outbox, or as much of it as is written at once."""
+        outbox = self.outbox
+        try:
+            first = outbox.popleft()
+        except IndexError:
+            return b""
+        if not outbox:
+            return first
+        frames, size = [first], len(first)
+        while outbox and size < WRITE_BYTES:
+            frames.append(outbox.popleft())
+            size += len(frames[-1])
+        return b"".join(frames)
 
     # --- whoever has the role of reading ---
 
@@ -214,7 +222,7 @@ class Link:
         messages: list[Message] = []
         while self.inbox:
             message = decode(self.inbox.popleft())
-            if isinstance(message, Rejected):
+            if type(message) is Rejected:
                 raise _refusal(message, self.name)
             if self.welcome is not None:
                 messages.append(message)

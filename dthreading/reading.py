@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import select
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from dthreading.errors import ProtocolError
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from dthreading.link import Link
     from dthreading.session import ClientSession, PendingCall
 
-__all__ = ["LINGER_S", "Keeper", "ReadRole", "give_up", "read_own", "step_aside"]
+__all__ = ["LINGER_S", "Keeper", "ReadRole", "give_up", "read_own", "step_aside", "tell"]
 
 LINGER_S: Final = 0.05
 """How long the service thread leaves an idle connection to callers: a call within that long of the last is cheap, and
@@ -58,11 +59,13 @@ _READABLE: Final = select.POLLIN
 class ReadRole:
     """The right to read from one connection. Made in the service thread, which has it."""
 
-    __slots__ = ("lock", "ours", "reader", "turns")
+    __slots__ = ("idle", "is_mine", "lock", "ours", "reader", "turns")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         """Never taken twice by one thread. An RLock since it knows its owner: a call inside another's turn asks it."""
+        self.is_mine: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]  # noqa: SLF001 - as Condition
+        """Whether the calling thread has it, in a call that this one is inside of."""
         self.lock.acquire()
         self.ours = True
         """The service thread has it."""
@@ -70,11 +73,8 @@ class ReadRole:
         """Whose caller has it."""
         self.turns = 0
         """Counts callers' turns, so that one who looks sees whether there is progress."""
-
-    @property
-    def is_mine(self) -> bool:
-        """The calling thread has it, in a call that this one is inside of."""
-        return self.lock._is_owned()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001 - Condition's use of it
+        self.idle: deque[select.poll] = deque()
+        """For callers to sleep in; each is taken out for that, since a call may be made inside the sleep of another."""
 
     def take(self) -> bool:
         """The service thread takes it; False: a caller has it."""
@@ -96,8 +96,8 @@ def read_own(
     """Reads until there is news of `call`, or for `most_s` seconds (-1: for ever), or as long as one caller may.
 
     Args:
-        link: the connection that the call was sent on.
-        call: it was sent.
+        link: the connection in use.
+        call: whose caller this is.
         clock: seconds.
         wake: wakes the service thread.
         most_s: how long this may take.
@@ -106,61 +106,82 @@ def read_own(
         False: nothing was read, since another thread has the role or this call has had its time.
 
     """
-    now = clock()
-    if not call.read_until:
-        call.read_until = now + READ_S
-    until = call.read_until if most_s < 0 else min(call.read_until, now + most_s)
-    if now >= until:
-        return False
     role = link.role
+    if role.ours:
+        return False
+    if role.is_mine():
+        step_aside(link, wake)
+    if not call.sent:  # The service thread alone settles it, and would find nobody at the lock.
+        return False
+    now = clock()
+    until = call.read_until
+    if not until:
+        until = call.read_until = now + READ_S
+    if 0 <= most_s < until - now:
+        until = now + most_s
+    left = until - now
+    if left <= 0:
+        return False
     # From here on an interrupt makes `give_up` end the connection, unless `_leave` has put everything in order.
     call.reading = link
-    if not role.lock.acquire(blocking=False):
+    if not role.lock.acquire(False):
         call.reading = None
         return False
     try:
         role.reader = call
         role.turns += 1
-        _read(link, call, clock, wake, until)
+        _read(link, call, clock, wake, until, left)
     finally:
         _leave(link, call)
     session = call.session
     assert session is not None
-    if link.broken is not None or session.in_flight():
+    if link.broken is not None or not call.settled or (session.lent() > 1 and session.in_flight()):
         wake()
     return True
 
 
-def _read(link: Link, call: PendingCall, clock: Callable[[], float], wake: Callable[[], None], until: float) -> None:
+def _read(
+    link: Link, call: PendingCall, clock: Callable[[], float], wake: Callable[[], None], until: float, left: float
+) -> None:
+    role = link.role
     parked_at = call.parked_at
-    descriptor = link.fileno()
-    if descriptor < 0:
-        return
-    poll = select.poll()
-    poll.register(descriptor, _READABLE)
+    try:
+        poll = role.idle.pop()
+    except IndexError:
+        descriptor = link.fileno()
+        if descriptor < 0:
+            return
+        poll = select.poll()
+        poll.register(descriptor, _READABLE)
     # An answer that came just before this turn has been read by whoever had the role. It is here, or in the service
     # thread's hands: then the lock is where to wait. (In this order: the frames are taken, then what they say is done.)
     if link.inbox or link.catching_up:
         call.read_until = -1.0
     while not call.settled and call.parked_at is parked_at and link.broken is None:
-        left = until - clock()
         if left <= 0 or call.read_until <= 0:
             return
         if poll.poll(left * 1000):
             call.taking = True
-            if link.role.reader is not call:
+            if role.reader is not call:
                 return
             _take(link, call, clock)
             call.taking = False
             if link.inbox or link.spoiled:
                 wake()
+            if call.settled:
+                role.idle.append(poll)
+                return
+        left = until - clock()
 
 
 def _take(link: Link, call: PendingCall, clock: Callable[[], float]) -> None:
     session = call.session
     assert session is not None
     for body in link.receive():
-        message = _decoded(body)
+        try:
+            message: Message | None = decode_undisturbed(body)
+        except ProtocolError:
+            message = None  # The service thread will meet it, too, and knows what to do.
         if type(message) is Reply:
             if session.answered(call, message, clock()):
                 continue
@@ -170,20 +191,12 @@ def _take(link: Link, call: PendingCall, clock: Callable[[], float]) -> None:
         link.inbox.append(body)
 
 
-def _decoded(body: bytes) -> Message | None:
-    """None: it is no message. The service thread will meet it, too, and knows what to do."""
-    try:
-        return decode_undisturbed(body)
-    except ProtocolError:
-        return None
-
-
 def _leave(link: Link, call: PendingCall) -> None:
     """Nothing but the end of the connection may keep the role from others."""
     role = link.role
     cut_short = call.taking
     call.taking = True  # first: from here on a call inside of this one does not touch the role
-    if role.is_mine:
+    if role.is_mine():
         if cut_short:
             link.broken = link.broken or "reading was cut short"
         role.reader = None
@@ -194,7 +207,7 @@ def _leave(link: Link, call: PendingCall) -> None:
 
 def step_aside(link: Link, wake: Callable[[], None]) -> None:
     """The calling thread is about to wait. If it reads, in a call that the present one is inside of, others shall."""
-    if link.role.is_mine:
+    if link.role.is_mine():
         pry(link)
         wake()
 
@@ -223,6 +236,15 @@ def give_up(call: PendingCall) -> bool:
 
 
 # --- the service thread ---------------------------------------------------------------------------------------------
+
+
+def tell(news: list[PendingCall]) -> None:
+    """Wakes those who wait for what the session has heard."""
+    calls = news.copy()
+    news.clear()
+    for call in calls:
+        if call.wake.locked():
+            call.wake.release()
 
 
 class Keeper:

@@ -40,6 +40,8 @@ FAILURE_PAUSE_S: Final = 0.1
 ASIDE_PER_LEASE: Final = 8
 """How often in a lease to look after another service in this thread: three times for each of its keepalives."""
 
+_NEVER: Final = float("inf")
+
 STOP_S: Final = 2.0
 """How long to wait for the service thread's end. It never blocks, so this is for a machine that is out of breath."""
 
@@ -128,15 +130,6 @@ class Service:
         """Begin this call."""
         self._ask(self._submit, call)
 
-    def read_own(self, call: PendingCall, most_s: float) -> bool:
-        """Waits for the answer of `call` at the socket itself. False: somebody else reads; its lock is to wait at."""
-        link = self.dialer.link
-        if link is None or link.role.ours:
-            return False
-        reading.step_aside(link, self.wake)
-        # What is not sent yet may be settled by the service thread alone, which would find nobody at the lock.
-        return call.sent and reading.read_own(link, call, self._clock, self.wake, most_s)
-
     def interrupted(self, call: PendingCall) -> None:
         """Its caller was struck by an exception, at any step."""
         if reading.give_up(call):
@@ -201,7 +194,7 @@ class Service:
             self.dialer.drop(self.session, self._clock(), f"{type(error).__name__} in the service thread")
             select.select((), (), (), FAILURE_PAUSE_S)
 
-    def turn(self, most_s: float = float("inf")) -> None:
+    def turn(self, most_s: float = _NEVER) -> None:
         """Does all that is to be done now, then sleeps until something comes or is due, and takes in what came.
 
         Args:
@@ -242,37 +235,48 @@ class Service:
             events = (select.POLLIN if reads else 0) | (select.POLLOUT if link.wants_to_write else 0)
             if events:
                 poll.register(link, events)
-        for descriptor, events in poll.poll(self._sleep_ms(session, now, most_s)):
-            if descriptor == self._wake_read:
-                os.read(self._wake_read, 4096)
-            else:
-                self.dialer.serve(session, events, self._clock)
+        self._listen(poll, session, now, self._due(session, now, most_s))
+
+    def _listen(self, poll: select.poll, session: ClientSession | None, now: float, due: float) -> None:
+        """Sleeps until something comes or is due, and takes it in; goes on with that while nothing but answers comes,
+        which changes nothing that a turn looks at.
+        """
+        link = self.dialer.current
+        answers = True
+        while answers:
+            # Rounded up: waking a moment early would mean to sleep for nothing again.
+            ready = poll.poll(None if due == _NEVER else max(0, int((due - now) * 1000) + 1))
+            answers = len(ready) == 1 and self.threaded
+            for descriptor, events in ready:
+                if descriptor == self._wake_read:
+                    os.read(self._wake_read, 4096)
+                    answers = False
+                    continue
+                answers = self.dialer.serve(session, events, self._clock) and answers
                 if self._news and link is not None and session is not None and self.threaded:
                     self._keeper.answered(link, session, now)
-                self._pass_on(session)
+                    answers = answers and link.role.ours
+            reading.tell(self._news)
+            now = self._clock()
+            answers = answers and now < due and not self._requests
+        self._pass_on(session)
 
-    def _sleep_ms(self, session: ClientSession | None, now: float, most_s: float) -> int | None:
+    def _due(self, session: ClientSession | None, now: float, most_s: float) -> float:
+        """When to stop listening."""
         link = self.dialer.current
         if self._requests or (link is not None and (link.broken is not None or link.inbox)):
-            return 0
+            return 0.0
         due = min(now + most_s, self.dialer.next_at(session))
         if session is not None:
             due = min(due, session.next_at(now))
         if self.aside is not None:
             due = min(due, now + self._settings.lease / ASIDE_PER_LEASE)
-        if due == float("inf"):
-            return None
-        # Rounded up: waking a moment early would mean to sleep for nothing again.
-        return max(0, int((due - now) * 1000) + 1)
+        return due
 
     def _pass_on(self, session: ClientSession | None) -> None:
         """What the session has to say goes to the socket, what it has heard to those who wait for it."""
         self.dialer.flush(self._clock)
-        news = self._news.copy()
-        self._news.clear()
-        for call in news:
-            if call.wake.locked():
-                call.wake.release()
+        reading.tell(self._news)
         if self._opened and session is not None and session.id:
             while self._opened:
                 self._opened.popleft().release()
