@@ -400,3 +400,68 @@ def test_random_damage_never_goes_unnoticed() -> None:
             assert durable.promised == Ballot(3, 2)
             assert {told.slot for told in durable.entries} | durable.doubtful == entries.keys()
             assert all(told == entries[told.slot] or told.slot in durable.doubtful for told in durable.entries)
+
+
+def segments(disk: SimulatedDisk) -> list[str]:
+    return sorted(name for name in disk.names() if name.startswith("log-"))
+
+
+def full_segments(disk: SimulatedDisk, storage: Storage) -> int:
+    """Two segments full of batches, and the beginning of a third; the last slot."""
+    slot = 0
+    while len(segments(disk)) < 3:
+        slot += 1
+        storage.append([accepted(slot, b"x" * 900)])
+        storage.sync()
+    return slot
+
+
+def test_a_drop_that_is_cut_short_may_leave_what_was_replaced_as_the_oldest() -> None:
+    """A doubtful batch opened its segment, so that segment has no beginning that can be read; nobody needs it."""
+    cuts, oldest = 0, set()
+    for moment in range(40):
+        disk = SimulatedDisk(random.Random(moment))
+        last = full_segments(disk, formatted(disk))
+        opened = segments(disk)[2]
+        disk.flip(opened, batches.STAMP_BYTES + batches.HEADER_BYTES + 100)
+        storage = reopen(disk)
+        assert storage.recovered.durable.doubtful == {last}
+        storage.append([Promised(Ballot(2, 1)), accepted(last, b"anew", Ballot(2, 1)), accepted(last + 1)])
+        storage.sync()
+        disk.cut_power_after = moment
+        try:
+            take_snapshot(storage, last)
+        except PowerCut:
+            cuts += 1
+        disk.crash()
+        oldest.add(segments(disk)[0])
+        recovered = open_storage(disk).recovered
+        assert recovered.rot is None, (moment, segments(disk))
+        assert recovered.durable.entries[-1] == accepted(last + 1).entry
+        assert recovered.durable.promised == Ballot(2, 1)
+    assert cuts > 5
+    assert opened in oldest
+
+
+def test_a_strange_sector_in_a_batch_that_was_replaced_is_no_rot_of_what_came_before() -> None:
+    """An older batch's sector has landed in the last one of a segment. Later that segment is the oldest of all."""
+    disk = SimulatedDisk(random.Random(0))
+    storage = formatted(disk)
+    last = full_segments(disk, storage) + 1
+    storage.append([accepted(last, b"y" * 900)])
+    storage.sync()
+    name = segments(disk)[-1]
+    start, end = last_batch(disk, name)
+    contents = disk.contents(name)
+    assert end - start >= 2 * SECTOR
+    for at in range(SECTOR):  # what the first batch of the segment has in its second sector
+        disk.flip(name, start + SECTOR + at, contents[start + SECTOR + at] ^ contents[SECTOR + at])
+    storage = reopen(disk)
+    assert storage.recovered.durable.doubtful == {last}
+    storage.append([accepted(last, b"anew", Ballot(2, 1)), accepted(last + 1)])
+    storage.sync()
+    take_snapshot(storage, last - 2)
+    assert segments(disk)[0] == name
+    recovered = reopen(disk).recovered
+    assert recovered.rot is None
+    assert [told.slot for told in recovered.durable.entries] == [last - 1, last, last + 1]
