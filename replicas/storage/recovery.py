@@ -110,6 +110,7 @@ class _Reader:
         index = self._rest.pop(0)
         data = load_segment(self._disk, index)
         if index != FIRST_INDEX:
+            index, data = self._pass_replaced(index, data)
             # Older segments are dropped only when a younger one holds something durable, so it cannot be torn.
             opening = batches.read(data, 0)
             # Nor may it be another segment's: the log would begin there, and all before it would be forgotten.
@@ -118,7 +119,7 @@ class _Reader:
                 return
             state.number, state.chain = opening.header.number - 1, opening.header.previous
         self._follow(index, data)
-        if index != FIRST_INDEX and _holds_older(data, state.position, state.number):
+        if index != FIRST_INDEX and self._holds_older(data):
             state.rot = f"{segment_name(index)} is damaged at its beginning"
             return
         while True:
@@ -128,6 +129,34 @@ class _Reader:
                 return
             index, data = continuation
             self._follow(index, data)
+
+    def _pass_replaced(self, index: int, data: bytes) -> tuple[int, bytes]:
+        """The first segment that counts. A doubtful batch may have opened its segment, and was replaced by the one that
+        opens the next (mending.py); when a drop of old segments was cut short, just that one can be the oldest.
+
+        It holds nothing but sectors of that number. One that is damaged and counts holds lower numbers than the next.
+        """
+        while self._rest and batches.read(data, 0) is None:
+            following = load_segment(self._disk, self._rest[0])
+            opening = batches.read(following, 0)
+            if opening is None or opening.header.segment != self._rest[0]:
+                break
+            if {batches.stamp_at(data, at) for at in _reached(data)} != {opening.header.number}:
+                break
+            self._state.segments.append(Segment(index, 0))
+            index, data = self._rest.pop(0), following
+        return index, data
+
+    def _holds_older(self, data: bytes) -> bool:
+        """Whether batches follow that are older than the last before them: then a later one stands at the beginning.
+        An older sector within the batch that comes next has damaged that one alone, and it was replaced.
+        """
+        state = self._state
+        _, header = batches.judge(data, state.position, state.number + 1)
+        start = state.position
+        if header is not None and header.previous == state.chain:
+            start += header.sectors * SECTOR
+        return any(0 < batches.stamp_at(data, at) <= state.number for at in range(start, len(data), SECTOR))
 
     def _follow(self, index: int, data: bytes) -> None:
         state = self._state
@@ -213,9 +242,9 @@ class _Reader:
         return Lost(index, header, saved, doubted)
 
 
-def _holds_older(data: bytes, position: int, number: int) -> bool:
-    """Whether batches follow that are older than the last one before them: then a later one stands at the beginning."""
-    return any(0 < batches.stamp_at(data, at) <= number for at in range(position, len(data), SECTOR))
+def _reached(data: bytes) -> Iterator[int]:
+    """The sectors that hold anything."""
+    return (at for at in range(0, len(data), SECTOR) if not batches.is_blank(data, at))
 
 
 def _was_durable(

@@ -33,10 +33,7 @@ _CONFIGURATION: Final = Configuration("simulated", 1, (Member(1, "r1", b"1"),), 
 class Directory:
     """The world of one seed."""
 
-    def __init__(self, seed: int, *, forgiving: bool = True) -> None:
-        """`forgiving`: a disk that was damaged once may be found rotten at any later start (see test_directory.py)."""
-        self._forgiving = forgiving
-        self._was_damaged = False
+    def __init__(self, seed: int) -> None:
         self._luck = luck = random.Random(f"{seed}/directory")
         self.disk = SimulatedDisk(random.Random(luck.random()))
         self.kept = Kept()
@@ -97,7 +94,7 @@ class Directory:
             assert spoilt
             return False
         if storage.recovered.rot is not None:
-            assert spoilt or (self._forgiving and self._was_damaged), storage.recovered.rot
+            assert spoilt, storage.recovered.rot
             return False
         durable = storage.recovered.durable
         self.kept.found(durable, spoilt=spoilt or bool(self.kept.doubted))
@@ -196,7 +193,6 @@ class Directory:
         """Some of its bits flip, or a sector of an earlier batch has landed in it."""
         luck, contents = self._luck, self.disk.contents(name)
         self._story.append("damage")
-        self._was_damaged = True
         if length <= offset and length > SECTOR and luck.random() < 0.7:
             at = offset + SECTOR * luck.randint(1, length // SECTOR - 1)
             for place, byte in enumerate(contents[at - length : at - length + SECTOR]):
