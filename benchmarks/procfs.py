@@ -20,12 +20,16 @@ TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(pid: int) -> float:
-    """CPU time of all threads, from the scheduler's own count in nanoseconds; in ticks where that is not kept."""
-    try:
-        tasks = [task / "schedstat" for task in Path(f"/proc/{pid}/task").iterdir()]
-        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
-    except FileNotFoundError:
+    """CPU time of all threads that live, from the scheduler's own count in nanoseconds; in ticks where that is not
+    kept.
+    """
+    if not Path(f"/proc/{pid}/schedstat").exists():
         return stat_cpu_s(pid)
+    spent_ns = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread may end while it is looked at
+            spent_ns += int((task / "schedstat").read_text().split()[0])
+    return spent_ns / 1e9
 
 
 def stat_cpu_s(pid: int) -> float:
