@@ -134,14 +134,19 @@ class _Reader:
         """The first segment that counts. A doubtful batch may have opened its segment, and was replaced by the one that
         opens the next (mending.py); when a drop of old segments was cut short, just that one can be the oldest.
 
-        It holds nothing but sectors of that number. One that is damaged and counts holds lower numbers than the next.
+        It is known by what has survived of its header, and holds nothing but sectors of that number. One that is
+        damaged and counts holds lower numbers than the next.
         """
         while self._rest and batches.read(data, 0) is None:
             following = load_segment(self._disk, self._rest[0])
             opening = batches.read(following, 0)
             if opening is None or opening.header.segment != self._rest[0]:
                 break
-            if {batches.stamp_at(data, at) for at in _reached(data)} != {opening.header.number}:
+            number, previous = opening.header.number, opening.header.previous
+            _, header = batches.judge(data, 0, number)
+            if header is None or (header.segment, header.previous) != (index, previous):
+                break  # a sector of the next segment may have landed here
+            if any(batches.stamp_at(data, at) != number for at in _reached(data)):
                 break
             self._state.segments.append(Segment(index, 0))
             index, data = self._rest.pop(0), following
