@@ -8,6 +8,7 @@ likes; what a deposed leader had proposed may still be chosen, behind the new le
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -100,8 +101,17 @@ class StandIn:
     def role(self) -> Role:
         return Role.LEADER if self.leader == self.replica else Role.FOLLOWER
 
-    def propose(self, value: bytes) -> int:
-        self.proposals.append(value)
+    @property
+    def leads(self) -> bool:
+        return self.leader == self.replica
+
+    @property
+    def promised(self) -> Ballot:
+        return self.ballot
+
+    def propose_all(self, values: deque[bytes]) -> int:
+        self.proposals += values
+        values.clear()
         return SLOT
 
     def reigned(self, ballot: Ballot) -> None:

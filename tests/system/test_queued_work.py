@@ -259,7 +259,7 @@ def test_a_sentinel_is_the_same_on_both_sides_or_an_error(group: Group, start: P
         STOP = "something else"
         try:
             items.get()
-        except TypeError as error:
+        except threading.ItemUnreadable as error:
             say(error)
     """,
         script="program",

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from dthreading.errors import ProtocolError
 from dthreading.wire import codec
+from dthreading.wire.messages import Status
 from replicas.replica import messages as peers
 from tests.wire import fuzz, fuzz_states, fuzz_targets
 
@@ -157,7 +158,7 @@ def test_a_replica_that_differs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_session_that_lets_another_error_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     from dthreading.session import core
 
-    monkeypatch.setattr(core, "check_reply", lambda reply: None)
+    monkeypatch.setattr(core, "check_reply", lambda reply: Status(reply.status))
     assert isinstance(found("servers"), ValueError)
 
 
