@@ -77,6 +77,11 @@ class Paxos(Agent):
         return self._election.live_leader(self._now_ms)
 
     @property
+    def follows(self) -> bool:
+        """Whether it has heard its leader lead under the present ballot: one that renews it may still be standing."""
+        return self._following is not None
+
+    @property
     def ready(self) -> bool:
         """Whether this replica leads and its LEADS is chosen: only then may it answer for the group."""
         leadership = self._leadership

@@ -92,7 +92,7 @@ class Replica(Confirming):
         self._cutting = Cutting(machine.applied)
         self._fetching = Fetching()
         self._auditing = Auditing(paxos, audit_ms, now_ms)
-        self._reign: tuple[int | None, Ballot] = (None, paxos.ballot)
+        self._reign: tuple[int | None, Ballot, bool] = (None, paxos.ballot, False)
         self._leaderless_since_ms: int | None = now_ms
         self._informed: set[int] = set()
         self._leapt = True  # the state is not what the last take() left behind
@@ -313,7 +313,7 @@ class Replica(Confirming):
 
     def _notice_reign(self) -> None:
         """A new leader (or the same one anew): what is pending is passed on to it, and the clients are told."""
-        reign = (self.paxos.leader, self.paxos.promised)
+        reign = (self.paxos.leader, self.paxos.promised, self.paxos.follows)
         if reign == self._reign:
             return
         old_leader, self._reign = self._reign[0], reign

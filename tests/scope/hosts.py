@@ -106,6 +106,10 @@ class StandIn:
         return self.leader == self.replica
 
     @property
+    def follows(self) -> bool:
+        return not self.leads
+
+    @property
     def promised(self) -> Ballot:
         return self.ballot
 
