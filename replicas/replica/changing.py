@@ -25,6 +25,9 @@ NEAR_ENTRIES: Final = 4096
 SILENT_MS: Final = 1500
 """A newcomer that was not heard for so long is not there: nobody waits for it, and it is not made a member."""
 
+ABSENT_MS: Final = 10_000
+"""But one that an operator has asked for ran a moment ago, and may only be starting again: it is awaited so long."""
+
 PARTNER_MS: Final = 2000
 """How long a newcomer that came by itself, and would make the group even, waits for a partner or an operator's word."""
 
@@ -86,6 +89,7 @@ class Changing:
         self._machine = machine
         self._since_ms = now_ms
         self.pupils: dict[int, Pupil] = {}
+        self._missed_ms: dict[int, int] = {}  # newcomer that was never heard -> since when it is looked for
         self.hindrance = ""
         """Why newcomers that are near are not made members; "" when nothing is in the way."""
 
@@ -118,12 +122,10 @@ class Changing:
         newcomers = self._machine.roster.newcomers
         if not newcomers or self._paxos.changing:
             return
-        near = [newcomer for newcomer in newcomers.values() if self._is_near(newcomer.id, now_ms)]
-        if not near or self._is_too_early(near, now_ms):
-            return
+        near = [newcomer for newcomer in newcomers.values() if self.is_near(newcomer.id, now_ms)]
         new = self._with(near)
-        self.hindrance = self.objection(new, now_ms)
-        if self.hindrance:
+        self.hindrance = (self._reason_to_wait(near, now_ms) or self.objection(new, now_ms)) if near else ""
+        if self.hindrance or not near:
             return
         if self._paxos.replica not in new and len(self._paxos.configuration.members) > 1:
             # It is the leader's own place that is taken: another one does it.
@@ -131,21 +133,35 @@ class Changing:
         else:
             self.propose(new)
 
-    def _is_near(self, replica: int, now_ms: int) -> bool:
+    def is_near(self, replica: int, now_ms: int) -> bool:
+        """Whether that newcomer is heard, and could vote at once."""
         return self.is_here(replica, now_ms) and self.pupils[replica].near_since_ms is not None
 
-    def _is_too_early(self, near: list[Newcomer], now_ms: int) -> bool:
-        """Whether to wait for others to come along: an even group survives no more losses than one less."""
+    def _reason_to_wait(self, near: list[Newcomer], now_ms: int) -> str:
+        """Whom else to wait for, as an even group survives no more losses than one less; "" when for nobody."""
         if len(self._with(near)) % 2 or all(newcomer.replaces in self._machine.roster.members for newcomer in near):
-            return False
+            return ""
         ids = {newcomer.id for newcomer in near}
-        others = [other for other in self._machine.roster.newcomers.values() if other.id not in ids]
-        if any(other.asked or self.is_here(other.id, now_ms) for other in others):
-            return True
+        for other in self._machine.roster.newcomers.values():
+            if other.id not in ids and (self.is_here(other.id, now_ms) or self._is_expected(other, now_ms)):
+                return (
+                    f"replica {other.id} at {other.address} is to come in with it, so that the number of members"
+                    f" stays odd; `dthreading members remove {other.id}` takes that back"
+                )
         if all(newcomer.asked for newcomer in near):
-            return False
+            return ""
         since_ms = max(self.pupils[newcomer.id].near_since_ms or 0 for newcomer in near)
-        return now_ms - since_ms < PARTNER_MS
+        return (
+            "the number of members would be even, so it waits a moment for one more"
+            if now_ms - since_ms < PARTNER_MS
+            else ""
+        )
+
+    def _is_expected(self, newcomer: Newcomer, now_ms: int) -> bool:
+        """Whether one that is silent will come all the same."""
+        pupil = self.pupils.get(newcomer.id)
+        heard_ms = pupil.heard_ms if pupil is not None else self._missed_ms.setdefault(newcomer.id, now_ms)
+        return newcomer.asked and now_ms - heard_ms < ABSENT_MS
 
     def _with(self, near: list[Newcomer]) -> dict[int, Member]:
         members = {member.id: member for member in self._paxos.configuration.members}
@@ -178,7 +194,7 @@ class Changing:
         if doubles:
             return f"two members would listen at {doubles[0]}"
         present = self._paxos.present()
-        absent = [member for member in new if member not in present and not self._is_near(member, now_ms)]
+        absent = [member for member in new if member not in present and not self.is_near(member, now_ms)]
         quorum = len(new) // 2 + 1
         if len(new) - len(absent) >= quorum:
             return ""

@@ -90,10 +90,16 @@ class Membership:
 
     # --- what comes in
 
+    @property
+    def _ears(self) -> Requests | None:
+        """Not between one question that made this leader hand over and the turn in which it resigns."""
+        return self._requests if self._paxos.ready else None
+
     def asked(self, connection: int, query: wire.Query, now_ms: int, output: ReplicaOutput) -> None:
         """An operator, or a newcomer, asks something that only the leader may answer."""
-        if self._requests is not None:
-            value = self._requests.answer(query.question, query.arguments, now_ms)
+        requests = self._ears
+        if requests is not None:
+            value = requests.answer(query.question, query.arguments, now_ms)
             output.to_clients.append((connection, wire.Answer(query.number, value)))
             return
         leader = self._paxos.leader
@@ -122,10 +128,11 @@ class Membership:
                     self._changing.heard(source, message, now_ms)
 
     def _answer(self, question: str, arguments: tuple[Any, ...], now_ms: int) -> dict[str, Any]:
-        if self._requests is None:
+        requests = self._ears
+        if requests is None:
             return wait("the group is changing its leader")
         try:
-            return self._requests.answer(question, arguments, now_ms)
+            return requests.answer(question, arguments, now_ms)
         except ProtocolError as error:  # what the asker's own replica would have told it
             return {"done": False, "refused": True, "say": str(error)}
 

@@ -167,7 +167,7 @@ class Requests:
         return self._progress(newcomer.id, address, now_ms)
 
     def _progress(self, replica: int, address: str, now_ms: int) -> Answer:
-        if self._changing.is_here(replica, now_ms) and self._changing.hindrance:
+        if self._changing.is_near(replica, now_ms) and self._changing.hindrance:
             return wait(f"replica {replica} at {address} waits: {self._changing.hindrance}")
         state = self._state_of(replica, now_ms)
         if state == "not reached":
@@ -211,10 +211,10 @@ class Requests:
                 f"this is replica {known}, which the others look for at {place_known}, and it was started at {address}:"
                 " to move it, let a newcomer on an empty data directory take its place"
             )
-        place = self._find(replaces) if replaces else 0
-        if place is None:
-            return wait(self._unknown(replaces)["say"] + " (--replace)")
         if not known:
+            place = self._find(replaces) if replaces else 0
+            if place is None:
+                return wait(self._unknown(replaces)["say"] + " (--replace)")
             objection = self._objection_to(address, place)
             if objection is not None:
                 return wait(objection["say"])

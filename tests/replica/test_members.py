@@ -15,7 +15,7 @@ from replicas.paxos.messages import Chosen
 from replicas.paxos.types import Configuration, Member, Role
 from replicas.replica.acquaintance import LATER, REMOVED
 from replicas.replica.admission import Admission
-from replicas.replica.changing import NEAR_ENTRIES, PARTNER_MS, Pupil
+from replicas.replica.changing import ABSENT_MS, NEAR_ENTRIES, PARTNER_MS, Pupil
 from replicas.replica.messages import Learning, SnapshotPart
 from replicas.replica.snapshots import Fetching
 from tests.replica.harness import Group
@@ -56,6 +56,35 @@ def test_two_that_are_asked_for_together_come_in_by_one_entry() -> None:
     made.until_done(leader, "add", "r3", b"r3")
     assert made.members(leader) == (1, 2, 3)
     assert made.replicas[leader].paxos.configuration.epoch == 2
+
+
+def test_one_that_was_asked_for_and_never_comes_is_awaited_for_a_while_and_by_name() -> None:
+    """Its machine may have died just then, and its operator gone home: the others are not to wait for ever."""
+    made, leader = group(1)
+    made.join("r2")
+    made.ask(leader, "add", "r3", b"r3")
+    made.ask(leader, "add", "r2", b"r2")
+    made.pass_ms(PARTNER_MS)
+    said = made.ask(leader, "add", "r2", b"r2")["say"]
+    assert said.startswith("replica 2 at r2 waits: replica 3 at r3 is to come in with it")
+    assert said.endswith("`dthreading members remove 3` takes that back")
+    assert made.ask(leader, "add", "r3", b"r3")["say"] == "replica 3 at r3 is not reached: is its process running?"
+    made.pass_ms(ABSENT_MS)
+    assert made.members(leader) == (1, 2)
+    made.join("r3")
+    made.until_done(leader, "add", "r3", b"r3")
+    assert made.members(leader) == (1, 2, 3)
+
+
+def test_taking_a_newcomer_back_lets_the_one_that_waits_for_it_in() -> None:
+    made, leader = group(1)
+    made.join("r2")
+    made.ask(leader, "add", "r3", b"r3")
+    made.pass_ms(PARTNER_MS)
+    assert made.members(leader) == (1,)
+    made.ask(leader, "remove", "r3")
+    made.pass_ms(PARTNER_MS)
+    assert made.members(leader) == (1, 2)
 
 
 def test_a_newcomer_that_nobody_has_asked_for_waits_for_a_partner_but_not_for_ever() -> None:
@@ -266,6 +295,16 @@ def test_one_place_is_taken_once() -> None:
     assert 4 in new
 
 
+def test_one_that_is_admitted_learns_its_id_whatever_place_it_was_started_for() -> None:
+    """A typo in its `--replace`, and then an operator names it: it is awaited, so it must not wait itself."""
+    made, leader = group(3)
+    assert "there is no replica r99" in made.ask(leader, "join", "new", b"new", "r99", 0)["say"]
+    made.ask(leader, "add", "new", b"new")
+    answer = made.ask(leader, "join", "new", b"new", "r99", 0)
+    assert answer["done"]
+    assert answer["say"] == "this is replica 4"
+
+
 def test_a_newcomer_is_dismissed() -> None:
     made, leader = group(3)
     new = made.join("new")
@@ -293,6 +332,19 @@ def test_leadership_is_handed_to_whom_it_shall_go() -> None:
     assert said["refused"]
     assert f"replica {lost} cannot be reached" in said["say"]
     assert made.leader() == leader
+
+
+def test_a_leader_that_has_just_handed_over_does_not_say_that_it_leads() -> None:
+    """Two operators' questions may arrive in one turn, and after the first it has stood back already."""
+    made, leader = group(3)
+    other = leader % 3 + 1
+    core = made.replicas[leader]
+    for number, target in enumerate((other, leader), 1):
+        core.client_said(-1, wire.Query(number, "members.transfer", (str(target), 0)), made.now_ms)
+    made.settle()
+    answers = [message.value for message in made.said[-1] if isinstance(message, wire.Answer)]
+    assert answers[-1]["say"] != f"replica {leader} leads"
+    assert not answers[-1]["done"]
 
 
 # --- who knows whom --------------------------------------------------------------------------------------------------

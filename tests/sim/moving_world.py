@@ -257,21 +257,11 @@ class MovingWorld(World):
         self._replace_the_stranded()
         return (
             all(errand.over for errand in self.errands)
-            and not self._are_coming()
+            and not any(self._is_coming(newcomer) for newcomer in self.watch.members.newcomers)
             and not any(self._lingers(program) for program in self.programs.values())
             and all(self._is_at_home(client) for client in self.clients)
             and super()._all_is_well()
         )
-
-    def _are_coming(self) -> bool:
-        """Newcomers that will be members. One that came by itself may wait for ever for one that an operator has asked
-        for and that is gone: that is for him to take back.
-        """
-        newcomers = self.watch.members.newcomers
-        coming = [newcomer for newcomer in newcomers if self._is_coming(newcomer)]
-        gone = [newcomer for newcomer in newcomers if newcomer not in coming]
-        asked = any(newcomers[newcomer].asked for newcomer in coming)
-        return bool(coming) and (asked or not any(newcomers[newcomer].asked for newcomer in gone))
 
     def _is_coming(self, newcomer: int) -> bool:
         host = self.host_of(newcomer)
