@@ -57,11 +57,16 @@ class Gone(Exception):
     """This replica can take no part any more, and its daemon ends with that sentence each time it is started."""
 
 
+class Killed(Exception):
+    """kill -9 came just then."""
+
+
 class Armed(NamedTuple):
-    """The power goes the `count`th time that the loop comes to `point`, counted from 0."""
+    """The power, or the process alone, goes the `count`th time that the loop comes to `point`, counted from 0."""
 
     point: str
     count: int
+    goes: type[PowerCut | Killed] = PowerCut
 
 
 POINTS = ("stepped", "taken", "sending", "sent", "written", "synced", "sending after the sync")
@@ -135,7 +140,7 @@ class Host:
         self._paused_until_us = 0
         try:
             self.core = self.program.boot(self.now_ms())
-        except (PowerCut, StorageFailed, Gone) as error:
+        except (PowerCut, Killed, StorageFailed, Gone) as error:
             self._end(error)
         else:
             self.turn_soon()
@@ -183,8 +188,8 @@ class Host:
         self.armed = armed._replace(count=armed.count - 1)
         if armed.count <= 0:
             self.armed = None
-            self._kernel.seen[f"crash: {point}"] += 1
-            raise PowerCut
+            self._kernel.seen[f"{'crash' if armed.goes is PowerCut else 'kill'}: {point}"] += 1
+            raise armed.goes
 
     def heal(self) -> None:
         """From here on the machine is as good as new."""
@@ -253,7 +258,7 @@ class Host:
                 action()
             self._take()
             self._set_timer()
-        except (PowerCut, StorageFailed, Gone) as error:
+        except (PowerCut, Killed, StorageFailed, Gone) as error:
             self._end(error)
 
     def _take(self) -> None:
@@ -299,7 +304,7 @@ class Host:
             return
         try:
             self._finish_sync()
-        except (PowerCut, StorageFailed, Gone) as error:
+        except (PowerCut, Killed, StorageFailed, Gone) as error:
             self._end(error)
 
     def _finish_sync(self) -> None:

@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 from tests.sim.group import PLACES
-from tests.sim.host import LAG_US, POINTS, Armed
+from tests.sim.host import LAG_US, POINTS, Armed, Killed
 from tests.sim.mishaps.common import Strike, a_while_us, any_host, crash, down_us, leads, silence, some_follower
 
 if TYPE_CHECKING:
@@ -56,8 +56,12 @@ def _kill_and_crash(world: World, luck: random.Random) -> None:
     host = any_host(world, luck)
     if not host.alive:
         return
-    host.kill()
     again_us = luck.choice((1_000, 20_000, 300_000))
+    if luck.random() < 0.5:
+        host.kill()
+    else:  # with something written that nobody has been told about
+        host.down_us = again_us
+        host.armed = Armed("written", luck.randrange(3), Killed)
     lives_us = luck.choice((luck.randint(100, 20_000), luck.randint(1_000, 800_000)))
     world.kernel.at(again_us, world.restart, host)
     world.kernel.at(again_us + lives_us, crash, world, host, luck)
