@@ -460,6 +460,23 @@ def test_an_undo_is_said_again_until_it_is_answered() -> None:
     assert Withdraw(7, 0, 1, True) not in script.reconnect()
 
 
+def test_an_undo_is_said_again_before_what_the_same_thread_asked_for_next() -> None:
+    """Found by simulation (group 272): the release after an interrupted inner acquire came first, on an earlier lane;
+    it returned, and the lock was still held.
+    """
+    script = opened()
+    orders = target()
+    outer, inner = script.call(orders), script.call(orders)
+    script.hear(Reply(0, 1, Status.OK, (5, 1)))
+    script.session.finish(outer)
+    script.session.abandon(inner)
+    release = script.call(orders, "release", 5)
+    said = script.reconnect()
+    assert release.lane is not None
+    assert release.lane.index == 0
+    assert said.index(Withdraw(7, 1, 1, True)) < said.index(Call(7, 0, 2, 1, "release", (5,), False))
+
+
 def test_a_grant_that_was_on_its_way_does_not_pass_for_the_end_of_its_undo() -> None:
     """The undo may have been lost with the connection while the grant came through: then somebody would hold the lock
     of whom nobody knows.
