@@ -330,8 +330,7 @@ class ClientSession:
             outbox.append(self._attachment(target, handle))
         # Opened before the lanes are read: a call published after that finds the way out by itself.
         self._ready = outbox
-        # Undos first: a thread whose call was interrupted may have asked for the next thing on another lane since.
-        for lane in sorted(self._lanes.all(), key=lambda lane: lane.undo is None):
+        for lane in self._lanes.undos_first():
             self._say_again(lane)
         outbox.extend(self._unanswered.again(self._lease.beat))
         self._keepalive(now)

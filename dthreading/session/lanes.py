@@ -94,3 +94,7 @@ class Lanes:
     def all(self) -> list[Lane]:
         """Every lane there is now."""
         return list(self._all.values())
+
+    def undos_first(self) -> list[Lane]:
+        """All, to be said again: a thread whose call was interrupted may have asked for more on another lane since."""
+        return sorted(self.all(), key=lambda lane: lane.undo is None)
