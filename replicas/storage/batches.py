@@ -163,6 +163,11 @@ def is_blank(data: bytes, position: int) -> bool:
     return data[position : position + SECTOR] == _ZEROS
 
 
+def reached(data: bytes) -> list[int]:
+    """Where sectors are that hold anything."""
+    return [at for at in range(0, len(data), SECTOR) if not is_blank(data, at)]
+
+
 def stamp_at(data: bytes, position: int) -> int:
     """The batch's number that the sector at `position` is stamped with; 0 if that is no stamp.
 

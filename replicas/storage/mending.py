@@ -42,10 +42,10 @@ def mend(disk: Disk, state: LogState, segment_bytes: int) -> tuple[File, Segment
 def _blank(file: File, position: int) -> None:
     """Zeroes again whatever was reached from `position` on."""
     data = file.read(position, file.size() - position)
-    reached = [at for at in range(0, len(data), SECTOR) if not batches.is_blank(data, at)]
-    for at in reached:
+    sectors = batches.reached(data)
+    for at in sectors:
         file.write(position + at, bytes(SECTOR))
-    if reached:
+    if sectors:
         file.sync()
 
 

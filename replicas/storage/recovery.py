@@ -146,7 +146,7 @@ class _Reader:
             _, header = batches.judge(data, 0, number)
             if header is None or (header.segment, header.previous) != (index, previous):
                 break  # a sector of the next segment may have landed here
-            if any(batches.stamp_at(data, at) != number for at in _reached(data)):
+            if any(batches.stamp_at(data, at) != number for at in batches.reached(data)):
                 break
             self._state.segments.append(Segment(index, 0))
             index, data = self._rest.pop(0), following
@@ -245,11 +245,6 @@ class _Reader:
         doubted = sorted(state.doubtful.intersection(slots))
         saved = [state.entries[slot] for slot in sorted(told - state.doubtful) if slot > state.floor]
         return Lost(index, header, saved, doubted)
-
-
-def _reached(data: bytes) -> Iterator[int]:
-    """The sectors that hold anything."""
-    return (at for at in range(0, len(data), SECTOR) if not batches.is_blank(data, at))
 
 
 def _was_durable(
