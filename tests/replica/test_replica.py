@@ -331,6 +331,20 @@ def test_a_leader_cut_off_from_its_quorum_answers_no_read() -> None:
     assert [reply.value for reply in group.replies(7)] == [False]
 
 
+def test_a_read_of_a_connection_that_has_ended_brings_that_connection_not_back() -> None:
+    """It is given up with the leadership: its client asks again elsewhere, and nobody would ever forget the new link."""
+    group = Group()
+    leader = group.leader()
+    session = group.open(leader, 5)
+    group.attach(leader, 5, session)
+    group.isolate(leader)
+    group.say(leader, 5, wire.Call(session, 0, 1, 1, "locked", (), False))
+    group.replicas[leader].client_gone(5)
+    group.pass_ms(5_000)
+    assert not group.replicas[leader].paxos.leads
+    assert group.replicas[leader]._hosting.connections == ()
+
+
 def test_reads_leave_no_entry_in_the_log() -> None:
     group = Group()
     leader = group.leader()
