@@ -79,7 +79,7 @@ class Confirming(Hosted, ABC):
 
     def _unconfirmed(self, token: object) -> None:
         """Leadership has gone: a read goes through the log, and a keepalive's client will send the next."""
-        if isinstance(token, Reading):
+        if isinstance(token, Reading) and self._hosting.is_here(token.connection):
             self._submit(token.body, token.connection, token.call)
 
     def _answer_reads(self) -> None:

@@ -324,7 +324,8 @@ class Replica(Confirming):
         tenure, self._tenure = self._tenure, None
         if tenure is not None:
             for reading in tenure.abandoned():
-                self._hosting.add(reading.body, reading.connection, reading.call)
+                if self._hosting.is_here(reading.connection):
+                    self._hosting.add(reading.body, reading.connection, reading.call)
         leader = self.paxos.leader
         self._leaderless_since_ms = self._now_ms if leader is None else None
         if leader is None:

@@ -58,6 +58,10 @@ class Hosting:
             link = self._links[connection] = Link()
         return link
 
+    def is_here(self, connection: int) -> bool:
+        """Whether that connection was seen and has not ended."""
+        return connection in self._links
+
     @property
     def connections(self) -> tuple[int, ...]:
         """All connections, in the order they came."""

@@ -332,7 +332,7 @@ def test_a_leader_cut_off_from_its_quorum_answers_no_read() -> None:
 
 
 def test_a_read_of_a_connection_that_has_ended_brings_that_connection_not_back() -> None:
-    """It is given up with the leadership: its client asks again elsewhere, and nobody would ever forget the new link."""
+    """It is given up with the leadership. Its client asks again elsewhere, and nobody would forget a link made anew."""
     group = Group()
     leader = group.leader()
     session = group.open(leader, 5)
