@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Long runs on all cores: `python -m tests.sim --minutes 60` (or `--worlds 2000`), with a summary in the end.
 
-Each failing world is shrunk, and shown with the command that repeats it. Exit code 1 if any failed.
+Each failing world is shrunk, and shown with the command that repeats it. Exit code 1 if any failed. Ctrl-C ends the run
+early, with the summary of what was run until then.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -34,14 +36,17 @@ def _tasks(options: argparse.Namespace) -> Iterator[range]:
 
 def _results(options: argparse.Namespace) -> Iterator[tuple[Tally, list[tuple[int, str]]]]:
     """Never many tasks ahead: the time may be over."""
-    with ProcessPoolExecutor(options.jobs) as pool:
+    with ProcessPoolExecutor(options.jobs, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         pending = deque[Future[tuple[Tally, list[tuple[int, str]]]]]()
-        for task in _tasks(options):
-            pending.append(pool.submit(worlds, task))
-            if len(pending) > 2 * options.jobs:
-                yield pending.popleft().result()
-        for result in pending:
-            yield result.result()
+        try:
+            for task in _tasks(options):
+                pending.append(pool.submit(worlds, task))
+                if len(pending) > 2 * options.jobs:
+                    yield pending.popleft().result()
+            for result in pending:
+                yield result.result()
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
 
 
 def main(argv: list[str] | None = None) -> int:
