@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from replicas.paxos.core import Paxos
-from replicas.paxos.messages import Accept, Prepare, Promise
+from replicas.paxos.messages import Accept, Prepare, Promise, Refuse
 from replicas.paxos.messages import Accepted as AcceptedMessage
 from replicas.paxos.types import NO_BALLOT, Ballot, Configuration, Entry, Output, Role, Timing
 from replicas.paxos.types import Accepted as AcceptedRecord
 from tests.sim.checker import Agreement
 from tests.sim.records import RecordDisk, Snapshot
+from tests.sim.soundness import consensus_is_sound
 
 
 class SnapshotWanted(NamedTuple):
@@ -157,6 +158,7 @@ class ConsensusProgram:
         self._agreement.failed += len(output.failed)
         if output.chosen or output.persist:
             self._agreement.up_to_date(self.replica, core)
+        consensus_is_sound(core, self.disk.entries, self.disk.promised)
         if output.fetch_snapshot_from is not None and not self._installing:
             self._to_send.append((output.fetch_snapshot_from, SnapshotWanted(self.applied)))
         if self.applied - max(self._cut, self.disk.floor) >= self._habits.snapshot_every:
@@ -207,12 +209,13 @@ class ConsensusProgram:
 
     def _install(self, core: Paxos, snapshot: Snapshot) -> None:
         self._installing = False
-        if snapshot.slot > core.chosen and snapshot.slot > self.disk.floor:
+        if snapshot.slot > self.applied and snapshot.slot > self.disk.floor:
             self.disk.save(snapshot)
+            news = snapshot.slot > core.chosen  # else it is chosen here, too, and not handed out yet
             core.installed(snapshot.slot, snapshot.configuration, snapshot.chain, snapshot.promised)
             core.reigned(snapshot.state)
             self.applied = snapshot.slot
-            assert core.promised >= snapshot.promised, "chosen slots are taken over without their promise"
+            assert not news or core.promised >= snapshot.promised, "chosen slots are taken over without their promise"
 
     def _soon(self, action: Callable[[Paxos], None]) -> None:
         """In a while, if this life lasts so long."""
@@ -257,7 +260,21 @@ class ConsensusProgram:
 
 
 class Honest(Paxos):
-    """What says that it has nothing to say has nothing to say: a shell may leave it alone."""
+    """What says that it has nothing to say has nothing to say: a shell may leave it alone. And whoever was refused
+    for a higher ballot stands above that one next, or it would be refused again and again.
+    """
+
+    refused_for = NO_BALLOT
+
+    def step(self, source: int, message: Any) -> None:
+        if type(message) is Refuse and source in self.configuration.ids:
+            self.refused_for = max(self.refused_for, message.promised)
+        super().step(source, message)
+
+    def _next_ballot(self) -> Ballot:
+        ballot = super()._next_ballot()
+        assert ballot > self.refused_for, f"{self.replica} stands at {ballot}, and was told of {self.refused_for}"
+        return ballot
 
     def take(self) -> Output:
         due = self.due

@@ -8,7 +8,7 @@ read afterwards: its slots come back as doubtful, with whatever they held before
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from replicas.paxos.types import (
@@ -108,6 +108,11 @@ class RecordDisk:
     def floor(self) -> int:
         """The slot of the snapshot."""
         return 0 if self.snapshot is None else self.snapshot.slot
+
+    @property
+    def entries(self) -> Mapping[int, Entry]:
+        """What lies in each slot above the snapshot."""
+        return self._entries
 
     @property
     def doubtful(self) -> set[int]:

@@ -8,6 +8,8 @@ is there, and a fetched one's promise is kept as if the replica had made it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from replicas.paxos.types import NO_BALLOT, Accepted, Ballot, Durable, Entry, Promised, Record
 
 __all__ = ["Kept"]
@@ -47,6 +49,11 @@ class Kept:
             elif type(record) is Promised:
                 self.promised = max(self.promised, record.ballot)
 
+    @property
+    def synced_entries(self) -> Mapping[int, Entry]:
+        """By slot, what is durable and was not found to be in doubt since."""
+        return self._synced
+
     def said(self, ballot: Ballot) -> None:
         """A message that says so has left, or a snapshot that does was installed."""
         self.promised = max(self.promised, ballot)
@@ -81,5 +88,6 @@ class Kept:
             )
         self._synced = {slot: entry for slot, entry in entries.items() if slot not in durable.doubtful}
         self._written = {}
+        self.promised = durable.promised  # opening has made it durable, if it was not
         self.doubted = durable.doubtful
         self._snapshot_slot = durable.snapshot_slot

@@ -9,9 +9,12 @@ from dthreading.session.calls import READ
 from dthreading.wire.messages import Alive
 from replicas.paxos.messages import Accept, Accepted, Prepare, Promise
 from replicas.replica.core import Replica
+from tests.sim.checkers.rounds import Rounds
 from tests.sim.checkers.streams import Words
+from tests.sim.checkers.tables import Tables
 from tests.sim.client import SimulatedClient
 from tests.sim.group import GroupProgram, ToReplica
+from tests.sim.soundness import consensus_is_sound
 
 if TYPE_CHECKING:
     from dthreading.session.calls import PendingCall
@@ -28,6 +31,10 @@ class WatchedProgram(GroupProgram):
     def __init__(self, watch: Watch, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._watch = watch
+        self._tables: Tables | None = None
+        self._rounds: Rounds | None = None
+        self._streams: set[int] = set()
+        """Those that all of its lives have begun."""
 
     def boot(self, now_ms: int) -> Any:
         core = super().boot(now_ms)
@@ -40,12 +47,16 @@ class WatchedProgram(GroupProgram):
         assert self._storage is not None
         self._watch.kept[self.replica].found(self._storage.recovered.durable, spoilt=self.spoilt)
         self._watch.machine(self.replica, core.machine)
+        self._tables = Tables(core)
+        self._rounds = Rounds(core, self._watch.told.answered.__contains__, self._streams)
         install = core.snapshot_installed
 
         def installed(slot: int, configuration: Any, chain: int, promised: Any, machine: Machine) -> None:
             self._watch.kept[self.replica].said(promised)
             self._watch.machine(self.replica, machine)
+            before = core.machine.applied
             install(slot, configuration, chain, promised, machine)
+            assert core.machine.applied >= before, f"replica {self.replica} goes back from {before} to {slot}"
 
         core.snapshot_installed = installed  # type: ignore[method-assign]
 
@@ -64,8 +75,22 @@ class WatchedProgram(GroupProgram):
         if self._storage is not None and self._storage.snapshot is not None and not self.spoilt:
             self._watch.kept[self.replica].covers(self._storage.snapshot.slot)
 
+    def handle(self, output: Any) -> None:
+        to_clients, send_now = output.to_clients, [*output.send_now]
+        super().handle(output)
+        core = self.core
+        if isinstance(core, Replica):
+            assert self._tables is not None
+            assert self._rounds is not None
+            kept = self._watch.kept[self.replica]
+            consensus_is_sound(core.paxos, kept.synced_entries, kept.promised)
+            self._tables.are_sound(to_clients, self._connections)
+            self._rounds.says(to_clients, send_now)
+
     def sent(self, message: Any) -> None:
         super().sent(message)
+        if self._rounds is not None:
+            self._rounds.sent(message)
         if type(message) in _SAY_A_BALLOT:
             self._watch.kept[self.replica].said(message.ballot)
 
