@@ -80,6 +80,9 @@ def test_another_group_after_the_first_use_is_an_error_and_changes_nothing() -> 
         ("DTHREADING_SERVERS", "host:port", "is not host:port"),
         ("DTHREADING_SERVERS", "a:1,,b:2", "is not host:port"),
         ("DTHREADING_SERVERS", "a:99999", "is not host:port"),
+        ("DTHREADING_SERVERS", "a b", "is not host:port"),
+        ("DTHREADING_SERVERS", "127.0.0.1", "has no port"),
+        ("DTHREADING_SERVERS", "a:1,10.0.0.7", "has no port"),
         ("DTHREADING_LEASE", "soon", "is not a number of seconds"),
         ("DTHREADING_LEASE", "nan", "is not a number of seconds"),
         ("DTHREADING_LEASE", "0.1", "a lease is from 0.5"),
@@ -94,6 +97,14 @@ def test_a_bad_value_is_named_in_one_sentence(
     with pytest.raises(ValueError, match=sentence) as error:
         config.current()
     assert variable in str(error.value)
+
+
+@pytest.mark.parametrize("namespace", [3, b"tests"])
+def test_a_namespace_is_text(namespace: object) -> None:
+    """Else what names it would be met much later, in the middle of a call."""
+    with pytest.raises(TypeError, match=f"namespace must be a str, not {type(namespace).__name__}"):
+        config.configure(namespace=namespace)  # type: ignore[arg-type]
+    assert "DTHREADING_NAMESPACE" not in os.environ
 
 
 def test_a_bad_on_lost_is_refused() -> None:

@@ -11,7 +11,7 @@ from dthreading.errors import LimitExceeded, ProtocolError
 from dthreading.wire import messages as wire
 from dthreading.wire.limits import SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN
 from dthreading.wire.messages import Ended, Reply, Status
-from replicas.machine import commands
+from replicas.machine import commands, sight
 from replicas.machine.core import Machine
 from replicas.objects.limits import MACHINE_VERSION, Limits
 from replicas.paxos.values import Ballot, Configuration, Entry, EntryKind, encode_configuration
@@ -303,6 +303,18 @@ def test_cheap_refusals(bench: Bench) -> None:
     assert check(wire.Call(1, 0, 1, 1, "acquire", (1,) * 17, False)) == "limit"
     assert check(wire.Attach(1, 1, "n", "x" * 2000, "Lock", (), 0, True)) == "limit"
     assert check(wire.Close(1)) is None
+
+
+def test_who_holds_is_told_before_what_is_idle(bench: Bench, ann: Client, bob: Client) -> None:
+    """An answer has so many rows only, and whoever asks wants to know what is held, and who waits for it."""
+    for number in range(sight.ROWS_MAX):
+        ann.attach("Event", f"idle {number}")
+    ann.attach("Lock", "held").acquire(True, 7)
+    bob.attach("Event", "awaited").parked("wait")
+    told = bench.machine.describe("locks")
+    assert [row["name"] for row in told[:3]] == ["held", "awaited", "idle 0"]
+    assert len(told) == sight.ROWS_MAX
+    assert len(bench.machine.describe("locks", ("idle",))) == sight.ROWS_MAX
 
 
 def test_what_people_ask(bench: Bench, ann: Client, bob: Client) -> None:

@@ -124,6 +124,23 @@ def test_notify_of_nobody(n, background, until_waiting):
     assert waiter.result() is True
 
 
+def test_notify_takes_what_is_an_index(background, until_waiting):
+    """`notify(True)` wakes one, as in the standard library: what goes on the wire is an int, whatever was given."""
+    condition = dthreading.Condition()
+
+    def wait():
+        with condition:
+            return condition.wait()
+
+    waiter = background(wait)
+    until_waiting(condition)
+    with condition:
+        with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+            condition.notify(1.5)
+        condition.notify(True)
+    assert waiter.result() is True
+
+
 @pytest.mark.parametrize("lock", [threading.Lock(), threading.RLock(), dthreading.Event(name="no lock"), 1])
 def test_a_lock_of_another_sort_is_refused(lock):
     """The servers know nothing of a lock of one process."""

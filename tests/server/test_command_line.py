@@ -101,6 +101,13 @@ def test_a_directory_in_use_and_damaged_data(tmp_path: Path) -> None:
         refused(serve(*options), 5, "takes no part until it is replaced")
 
 
+def test_a_disk_without_room_for_the_first_segment(tmp_path: Path) -> None:
+    """The first start on a full disk ends like a later one: with the disk's exit code and one sentence."""
+    command = [sys.executable, "-m", "replicas.cli", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")]
+    small = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))"
+    refused(run(["-c", f"{small}; os.execv(sys.argv[1], sys.argv[1:])", *command], {}), 3, "File too large")
+
+
 def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("00" * 32)
@@ -162,6 +169,8 @@ def test_the_version_is_the_same_wherever_it_is_written() -> None:
 
 def test_version_and_help() -> None:
     assert serve("--version").stdout.startswith("dthreading-server ")
+    client = run(["-m", "dthreading.cli", "--version"], {})
+    assert client.stdout == f"dthreading {replicas.__version__}\n"
     help_text = serve("--help").stdout
     assert "exit codes:" in help_text
     assert "--data-dir" in help_text
@@ -244,10 +253,36 @@ def test_a_replica_that_is_down_is_named() -> None:
         assert ask(cluster, "locks").returncode == 0
 
 
+def test_objects_that_are_not_listed_are_told_of() -> None:
+    """Nobody should take the thousand that fit an answer for all that there are."""
+    with Cluster(1) as cluster, cluster.client() as client:
+        client.open(60_000)
+        client.call([client.attach("Event", f"event {number}") for number in range(1001)][-1], "is_set")
+        some = ask(cluster, "locks")
+        assert len(some.stdout.splitlines()) == 1 + 1000
+        assert "1000 objects of 1001 are listed" in some.stderr
+        named = ask(cluster, "locks", "event")
+        assert "1000 objects are listed, and no more fit an answer" in named.stderr
+        assert ask(cluster, "locks", "event 10").stderr == ""
+
+
+def test_a_replica_without_a_leader_is_named() -> None:
+    """It answers, and nothing can be decided: that must not look as if all were well."""
+    with Cluster(3) as cluster:
+        survivor, *others = cluster.nodes
+        for node in others:
+            node.kill()
+        cluster.until(lambda: survivor.ask("status")["leader"] is None)
+        result = ask(cluster, "status")
+        assert result.returncode == 1
+        assert f"{survivor.address} hears no leader" in result.stderr
+
+
 def test_nobody_there() -> None:
     result = run(["-m", "dthreading.cli", "locks", "--servers", "127.0.0.1:1"], {})
     assert result.returncode == 1
     assert "no replica answered" in result.stderr
+    assert "127.0.0.1:1 did not answer: " in result.stderr, "the reason is what one wants to know"
     assert run(["-m", "dthreading.cli", "locks", "--servers", "127.0.0.1:x"], {}).returncode == 2
     assert run(["-m", "dthreading.cli"], {}).returncode == 2
 

@@ -84,6 +84,12 @@ def test_what_a_survivor_has_becomes_a_new_group(three: Cluster, tmp_path: Path)
     new = tmp_path / "new"
     arguments = ("--recover-unsafe", str(survivor.data), "--listen", survivor.address)
     assert "name the new one with --data-dir" in server(*arguments).stderr
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    full = server(*arguments, "--data-dir", str(tmp_path / "full"), told="lose\n")
+    assert full.returncode == 2
+    assert "is not empty" in full.stderr
+    assert full.stdout == "", "nobody is asked to give a group up for nothing"
     unsure = server(*arguments, "--data-dir", str(new), told="yes\n")
     assert unsure.returncode == 2
     assert "If any 2 members can still be started, do that instead" in unsure.stdout
