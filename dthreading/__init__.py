@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`threading` for programs that run on many machines: `import dthreading as threading`.
+"""`threading` for programs that run as many processes: `import dthreading as threading`.
 
 A map of the package, in the order in which a call goes through it:
 
@@ -66,6 +66,8 @@ from dthreading.runtime import delete
 
 if TYPE_CHECKING:
     from threading import excepthook
+
+__version__ = "0.1.0"
 
 __all__ = [
     "TIMEOUT_MAX",

@@ -12,6 +12,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from dthreading import __version__
+from dthreading.wire.limits import OBJECTS_LISTED_MAX
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
@@ -54,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"dthreading {__version__}")
     common = argparse.ArgumentParser(add_help=False)
     where = "HOST:PORT,... (default: DTHREADING_SERVERS, else this user's embedded local group)"
     common.add_argument("--servers", metavar="ADDRESSES", help=where)
@@ -86,7 +90,9 @@ def _status(arguments: argparse.Namespace) -> int:
         print_table(STATUS_COLUMNS, (_status_row(answer) for answer in answers))
         for answer in answers:
             if "error" in answer:
-                print(f"{answer['address']} did not answer: {answer['error']}", file=sys.stderr)
+                complain(f"{answer['address']} did not answer: {answer['error']}")
+            elif answer.get("leader") is None:
+                complain(f"{answer['address']} hears no leader: without a majority of the members nothing is decided")
     return 0 if well else 1
 
 
@@ -118,7 +124,8 @@ _COMMON_KEYS: Final = frozenset(
 
 def _locks(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    answers = [answer for answer in _ask_all(settings) if "error" not in answer]
+    everybody = _ask_all(settings)
+    answers = [answer for answer in everybody if "error" not in answer]
     # The leader has applied all that was answered; without one, whoever has applied most knows best.
     answers.sort(key=lambda answer: (answer.get("role") == "leader", answer.get("applied", 0)), reverse=True)
     for answer in answers:
@@ -130,9 +137,24 @@ def _locks(arguments: argparse.Namespace) -> int:
             print_json({"asked": answer["asked"], "replica": answer.get("replica"), "objects": objects})
         else:
             _print_objects(objects)
+        if len(objects) == OBJECTS_LISTED_MAX:
+            _say_what_is_missing(arguments.name, answer.get("objects", 0))
         return 0
-    print("dthreading: no replica answered; `dthreading status` says why", file=sys.stderr)
+    for answer in everybody:
+        if "error" in answer:
+            complain(f"{answer['address']} did not answer: {answer['error']}")
+    complain("dthreading: no replica answered")
     return 1
+
+
+def _say_what_is_missing(part: str, there: int) -> None:
+    if part:
+        complain(f"{OBJECTS_LISTED_MAX} objects are listed, and no more fit an answer: give more of the name")
+    elif there > OBJECTS_LISTED_MAX:
+        complain(
+            f"{OBJECTS_LISTED_MAX} objects of {there} are listed, those first that are held or waited for: `dthreading"
+            " locks NAME` lists those whose name contains NAME"
+        )
 
 
 def _print_objects(objects: Iterable[dict[str, Any]]) -> None:

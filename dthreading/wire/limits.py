@@ -51,6 +51,9 @@ SESSIONS_MAX: Final = 100_000
 ATTACHMENTS_PER_SESSION_MAX: Final = 1_000_000
 """Objects one session may be attached to at one time."""
 
+OBJECTS_LISTED_MAX: Final = 1000
+"""The most objects, or sessions, in one answer to a person: it must fit a frame. `dthreading locks` tells of more."""
+
 SESSION_TTL_MS_MIN: Final = 500
 """The shortest lease. Below it, ordinary scheduling noise on a busy machine would end sessions."""
 

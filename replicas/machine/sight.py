@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from dthreading.wire.limits import OBJECTS_LISTED_MAX
 from dthreading.wire.messages import Lifetime
 from replicas.machine.sessions import label_of
 from replicas.objects.base import Replicated
@@ -16,17 +17,20 @@ if TYPE_CHECKING:
 
 __all__ = ["QUESTIONS"]
 
-ROWS_MAX: Final = 1000
-"""The most objects or sessions in one answer: it must fit a frame."""
-
 WAITERS_MAX: Final = 50
 """The most waiters that are listed of one object; their number is told in full."""
 
 
 def _locks(machine: Machine, part: Any = "", *_: Any) -> list[dict[str, Any]]:
-    """Every object whose name contains `part`, with its holders and waiters."""
-    wanted = (known for (_, name), known in machine.registry.objects.items() if str(part) in name)
-    return [_object(machine, known) for known in islice(wanted, ROWS_MAX)]
+    """The objects whose name contains `part`, with their holders and waiters: those first that have any."""
+    wanted = [known for (_, name), known in machine.registry.objects.items() if str(part) in name]
+    if len(wanted) > OBJECTS_LISTED_MAX:
+        wanted.sort(key=_is_idle)
+    return [_object(machine, known) for known in wanted[:OBJECTS_LISTED_MAX]]
+
+
+def _is_idle(known: Replicated) -> bool:
+    return known.fault is None and not any(map(len, known.queues)) and next(iter(known.holders()), None) is None
 
 
 def _object(machine: Machine, known: Replicated) -> dict[str, Any]:
@@ -70,7 +74,7 @@ def _sessions(machine: Machine, *_: Any) -> list[dict[str, Any]]:
                 f"{waiter.owner.kind} {waiter.owner.name}" for waiter in islice(session.waits.values(), WAITERS_MAX)
             ],
         }
-        for session in islice(machine.sessions.values(), ROWS_MAX)
+        for session in islice(machine.sessions.values(), OBJECTS_LISTED_MAX)
     ]
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from dthreading.errors import LimitExceeded, ProtocolError
 from dthreading.wire import messages as wire
-from dthreading.wire.limits import SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN
+from dthreading.wire.limits import OBJECTS_LISTED_MAX, SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN
 from dthreading.wire.messages import Ended, Reply, Status
-from replicas.machine import commands, sight
+from replicas.machine import commands
 from replicas.machine.core import Machine
 from replicas.objects.limits import MACHINE_VERSION, Limits
 from replicas.paxos.values import Ballot, Configuration, Entry, EntryKind, encode_configuration
@@ -307,14 +307,14 @@ def test_cheap_refusals(bench: Bench) -> None:
 
 def test_who_holds_is_told_before_what_is_idle(bench: Bench, ann: Client, bob: Client) -> None:
     """An answer has so many rows only, and whoever asks wants to know what is held, and who waits for it."""
-    for number in range(sight.ROWS_MAX):
+    for number in range(OBJECTS_LISTED_MAX):
         ann.attach("Event", f"idle {number}")
     ann.attach("Lock", "held").acquire(True, 7)
     bob.attach("Event", "awaited").parked("wait")
     told = bench.machine.describe("locks")
     assert [row["name"] for row in told[:3]] == ["held", "awaited", "idle 0"]
-    assert len(told) == sight.ROWS_MAX
-    assert len(bench.machine.describe("locks", ("idle",))) == sight.ROWS_MAX
+    assert len(told) == OBJECTS_LISTED_MAX
+    assert len(bench.machine.describe("locks", ("idle",))) == OBJECTS_LISTED_MAX
 
 
 def test_what_people_ask(bench: Bench, ann: Client, bob: Client) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import dthreading
 import replicas
 from dthreading.wire.messages import Call, Reply, Status
 from tests.server.cluster import ROOT, Cluster
@@ -164,7 +165,7 @@ def test_another_package_named_replicas_is_named() -> None:
 
 def test_the_version_is_the_same_wherever_it_is_written() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert replicas.__version__ == project["version"]
+    assert replicas.__version__ == dthreading.__version__ == project["version"]
 
 
 def test_version_and_help() -> None:
