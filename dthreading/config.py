@@ -147,6 +147,7 @@ def configure(
             thread), or "exit" (ends the process at once, with status 70).
 
     Raises:
+        TypeError: a namespace that is no text.
         ValueError: a value that can't be used; the sentence says which and why.
         WrongGroup: the process is bound to another group already.
 
@@ -240,9 +241,16 @@ def _servers(name: str, value: str | None) -> tuple[str, ...]:
         return ()
     servers = tuple(part.strip() for part in value.split(","))
     for server in servers:
-        if not server or (not server.startswith("unix:/") and ":" in server and not _is_address(server)):
+        if not server or (not server.startswith("unix:/") and not _is_name(server) and not _is_address(server)):
             raise ValueError(f"{name} {value!r}: {server!r} is not host:port, unix:/path or a DNS name")
+        if server.replace(".", "").isdecimal():
+            raise ValueError(f"{name} {value!r}: {server!r} has no port: write {server}:7450, or where it listens")
     return servers
+
+
+def _is_name(text: str) -> bool:
+    """Whether it may be a DNS name, which stands without a port."""
+    return ":" not in text and len(text.split()) == 1
 
 
 def _is_address(text: str) -> bool:
@@ -254,6 +262,8 @@ def _is_address(text: str) -> bool:
 
 
 def _namespace(name: str, value: str | None) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if value is not None and len(value.encode()) > NAME_BYTES_MAX:
         raise ValueError(f"{name} is longer than NAME_BYTES_MAX = {NAME_BYTES_MAX} bytes")
     return value
