@@ -11,6 +11,7 @@ that nobody owns stand in `signals`.
 from __future__ import annotations
 
 import _thread
+import operator
 import time
 import warnings
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -342,7 +343,7 @@ class Condition(Proxy):
 
     def notify(self, n: int = 1) -> None:
         """Wake up to `n` of those who wait; they return one after the other, as each gets the lock."""
-        self._notify(max(0, n))
+        self._notify(max(0, operator.index(n)))
 
     def notify_all(self) -> None:
         """Wake all who wait."""
