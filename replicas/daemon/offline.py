@@ -123,6 +123,7 @@ def recover_unsafe(
         Unusable: as `check`; or it was not confirmed.
 
     """
+    _check_new(new)
     storage = _open(path)
     try:
         found = _read(path, storage, everything=True)
@@ -184,6 +185,12 @@ def _check_lost(found: _Contents, answers: Callable[[str], bool]) -> None:
         )
 
 
+def _check_new(new: Path) -> None:
+    """Refuses before anybody has decided to give a group up for it, and once more before it is written."""
+    if new.exists() and (not new.is_dir() or any(new.iterdir())):
+        raise Unusable(ExitCode.REFUSED, f"{new} is not empty: name a directory that is, for the new group")
+
+
 def _open(path: Path) -> Storage:
     if not path.is_dir():
         raise Unusable(ExitCode.REFUSED, f"{path} is not a directory")
@@ -231,8 +238,7 @@ def _read(path: Path, storage: Storage, *, everything: bool) -> _Contents:
 
 def _write(found: _Contents, new: Path, address: str) -> None:
     """The new directory. Nothing of it is used before its identity says what it is, which is written last."""
-    if new.exists() and any(new.iterdir()):
-        raise Unusable(ExitCode.REFUSED, f"{new} is not empty: name a directory that is, for the new group")
+    _check_new(new)
     machine = found.machine
     incarnation = os.urandom(16)
     replica = machine.roster.top + 1
