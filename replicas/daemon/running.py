@@ -108,12 +108,20 @@ def _open_storage(options: Options) -> Storage | MemoryStorage:
         storage.close()
         raise CannotServe(ExitCode.DATA_GONE, storage.recovered.rot)
     if storage.identity is None:
-        storage.format(os.urandom(16))
+        _format(storage)
     mark = Mark.decode(storage.identity.formation) if storage.identity is not None else None
     if mark is not None:
         storage.close()
         raise CannotServe(ExitCode.DIVERGED, f"{options.data_dir} must not be used any more: {mark.sentence}")
     return storage
+
+
+def _format(storage: Storage | MemoryStorage) -> None:
+    try:
+        storage.format(os.urandom(16))
+    except StorageFailed as error:
+        storage.close()
+        raise CannotServe(ExitCode.DISK_FAILED, str(error)) from None
 
 
 def _restored(storage: Storage | MemoryStorage) -> Machine | None:
