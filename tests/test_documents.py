@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import os
 import re
-import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,71 +105,19 @@ def test_a_file_in_a_page_runs_twice_at_once(
     assert (tmp_path / "number.txt").read_text() == "100"
 
 
-# --- commands in the pages -------------------------------------------------------------------------------------------
-
-
-def typed(heading: str) -> list[tuple[str, list[str]]]:
-    """The commands of a section of operations.md, each with the output that the page shows below it."""
-    _, _, rest = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").partition(f"### {heading}\n")
-    assert rest, f"operations.md has no heading {heading!r}"
-    text = re.split(r"^##+ ", rest, maxsplit=1, flags=re.MULTILINE)[0]
-    found: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                found.append((line.removeprefix("$ "), []))
-            else:
-                found[-1][1].append(line)
-    return found
-
-
-def test_members_come_and_go_as_the_page_says(tmp_path: Path) -> None:
-    """Whoever types the commands of the page, one after the other, has five replicas that are others in the end."""
-    commands = typed("From one replica to three to five, each replaced")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DTHREADING_")}
-    environment |= {"PYTHONPATH": str(ROOT), "DTHREADING_SECRET_FILE": str(tmp_path / "secret")}
-    programs = {"dthreading": "dthreading.cli", "dthreading-server": "replicas.cli"}
-    with contextlib.ExitStack() as stack:
-        ports = {port: stack.enter_context(reserved()) for command, _ in commands for port in PORT.findall(command)}
-
-        def here(text: str) -> str:
-            text = PORT.sub(lambda found: f"127.0.0.1:{ports[found[1]].getsockname()[1]}", text)
-            return text.replace("/var/lib/dthreading", str(tmp_path))
-
-        for command, shown in commands:
-            program, *arguments = shlex.split(here(command).removesuffix("&"))
-            if program == "export":
-                name, _, value = arguments[0].partition("=")
-                environment[name] = value
-                continue
-            words = [sys.executable, "-m", programs[program], *arguments]
-            if command.endswith("&"):
-                log = stack.enter_context((tmp_path / "log").open("a"))
-                process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
-                stack.callback(process.wait, RUN_S)
-                stack.callback(process.kill)
-            else:
-                done = subprocess.run(
-                    words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False
-                )
-                log_text = (tmp_path / "log").read_text()
-                assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}\n{log_text}"
-                if shown:
-                    assert done.stdout.split() == here("\n".join(shown)).split()
-
-
-PORT = re.compile(r"127\.0\.0\.1:(\d+)")
-
-
-@contextlib.contextmanager
-def reserved() -> Iterator[socket.socket]:
-    """A free port that nobody else is given. Bound and not listening, so that it is still to be had by who may share
-    it.
-    """
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))
-        yield sock
+def test_workers_that_test_side_by_side_do_not_meet(servers: dict[str, str], tmp_path: Path) -> None:
+    """The page's `conftest.py` keeps pytest-xdist's workers apart: each finds only the item that it has put itself."""
+    (conftest,) = [
+        block["text"] for block in blocks(ROOT / "docs" / "testing.md", "python") if "def pytest_" in block["text"]
+    ]
+    (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
+    test = "import dthreading.queue\n\ndef test_it():\n    queue = dthreading.queue.Queue(name='items')\n"
+    (tmp_path / "test_it.py").write_text(f"{test}    queue.put(1)\n    assert queue.qsize() == 1\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tx", "2*popen", "--dist", "each"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=servers, capture_output=True, text=True, timeout=RUN_S, check=False
+    )
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 # --- tables --------------------------------------------------------------------------------------------------------
