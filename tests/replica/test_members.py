@@ -305,6 +305,24 @@ def test_one_that_is_admitted_learns_its_id_whatever_place_it_was_started_for() 
     assert answer["say"] == "this is replica 4"
 
 
+def test_a_replacement_tells_how_far_it_is_and_asks_for_one_admission() -> None:
+    made, leader = group(3)
+    old = leader % 3 + 1
+    made.ask(leader, "replace", str(old), "new", b"new")
+    changes = made.replicas[leader].machine.roster.changes
+    assert made.ask(leader, "replace", str(old), "new", b"new")["say"] == (
+        "replica 4 at new is not reached: is its process running?"
+    )
+    assert made.replicas[leader].machine.roster.changes == changes
+
+
+def test_a_replica_does_not_replace_itself() -> None:
+    made, leader = group(3)
+    answer = made.ask(leader, "replace", "2", "r2", b"2")
+    assert answer["refused"]
+    assert answer["say"].startswith("replica 2 cannot replace itself")
+
+
 def test_a_newcomer_is_dismissed() -> None:
     made, leader = group(3)
     new = made.join("new")
