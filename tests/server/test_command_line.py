@@ -288,6 +288,16 @@ def test_nobody_there() -> None:
     assert run(["-m", "dthreading.cli"], {}).returncode == 2
 
 
+def test_an_embedded_group_that_nobody_uses_is_no_failure_to_worry_about(tmp_path: Path) -> None:
+    """It leaves when nobody uses it; that the name of its socket is not there says nothing to who asks then."""
+    for command in ("status", "locks", "members list"):
+        result = run(["-m", "dthreading.cli", *command.split()], {"XDG_STATE_HOME": str(tmp_path)})
+        assert result.returncode == 1
+        assert "the embedded local group does not run now: the next program that needs it starts it" in result.stderr
+        assert "No such file" not in result.stderr
+    assert not list(tmp_path.iterdir()), "asking leaves nothing behind"
+
+
 # --- the embedded group
 
 

@@ -174,6 +174,7 @@ def test_an_emptied_directory_does_not_vote(three: Cluster) -> None:
     victim.start(wait=False)
     assert victim.wait() == 5
     assert "must not vote again" in victim.log_text()
+    assert f"with --join and the address of another member, and --replace {victim.number}" in victim.log_text()
 
 
 def test_a_directory_of_another_place_is_refused(three: Cluster) -> None:
