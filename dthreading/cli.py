@@ -218,7 +218,7 @@ def _ask_all(settings: Settings) -> list[dict[str, Any]]:
 
 def ask_one(settings: Settings, server: str, question: str, *about: object) -> Any:
     """The answer, or as a string the reason why there is none."""
-    from dthreading import asking, resolve  # noqa: PLC0415
+    from dthreading import asking, embedded, resolve  # noqa: PLC0415
     from dthreading.errors import DThreadingError  # noqa: PLC0415
 
     try:
@@ -226,6 +226,9 @@ def ask_one(settings: Settings, server: str, question: str, *about: object) -> A
         secret = asking.read_secret(settings.secret) if endpoint.guarded else None
         return asking.ask(endpoint, secret, question, about)
     except (OSError, DThreadingError) as error:
+        absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+        if absent and settings.embedded and server == embedded.server_name():
+            return "the embedded local group does not run now: the next program that needs it starts it"
         strerror = getattr(error, "strerror", None)
         return strerror or str(error) or type(error).__name__
 
