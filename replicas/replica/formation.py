@@ -206,7 +206,7 @@ class Formation:
             self._refuse(
                 f"The group {configuration.cluster} exists already, and this replica's data directory is empty: the"
                 f" data of replica {self.replica} is gone, so it must not vote again, and is to be replaced under a new"
-                " id."
+                f" id: start it with --join and the address of another member, and --replace {self.replica}."
             )
         elif tuple(member.address for member in configuration.members) != self._addresses:
             theirs = ", ".join(member.address for member in configuration.members)
