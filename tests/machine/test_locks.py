@@ -269,6 +269,30 @@ def test_notify_all_and_some(bench: Bench, ann: Client) -> None:
     assert boss.lock.locked() is False
 
 
+@pytest.mark.parametrize("heard", range(4))
+def test_each_notify_that_was_not_heard_of_is_handed_on(ann: Client, bob: Client, bench: Bench, heard: int) -> None:
+    """As many as there were, when their session ends; but those that a thread has shown to have, another has not."""
+    boss, other, victim = Guarded(ann), Guarded(bob), Guarded(bench.open("victim"))
+    waiting = []
+    for thread in (1, 2, 3):
+        victim.acquire(thread)
+        waiting.append(victim.wait(thread))
+    boss.acquire()
+    boss.notify(3)
+    boss.release()
+    for thread, one in enumerate(waiting, 1):
+        assert one.outcome()[0] is True
+        victim.release(thread)
+    for thread in (1, 2, 3):
+        other.acquire(thread)
+        other.wait(thread)
+    for one in waiting[:heard]:
+        victim.client.acknowledge(one.call)
+    assert boss.condition.waiters() == 3
+    victim.client.close()
+    assert boss.condition.waiters() == heard
+
+
 def test_timeout_moves_to_the_line_of_the_lock(ann: Client, bob: Client) -> None:
     """The verdict of a timed out wait comes with the lock, and is: not notified."""
     a, b = Guarded(ann), Guarded(bob)

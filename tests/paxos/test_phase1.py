@@ -263,3 +263,22 @@ def test_phase_1_starts_anew_when_catching_up_crosses_a_configuration() -> None:
     settle(paxos)
     assert paxos.configuration.ids == (1, 4, 5)
     assert paxos.role is not Role.LEADER, "the promise of 2 is worth nothing in the new epoch"
+
+
+def test_whoever_has_answered_in_part_is_asked_for_the_rest() -> None:
+    """A lost question for the second page is asked again as that: the first one would be a page that was there."""
+    paxos, prepare = candidate(Durable())
+    paxos.step(2, Promise(prepare.ballot, 1, (entry(1, (1, 2), b"a"),), 0, (), 2))
+    settle(paxos)
+    paxos.tick(360)
+    again = {target: message for target, message in settle(paxos) if isinstance(message, Prepare)}
+    assert again == {2: Prepare(prepare.ballot, 2, False), 3: Prepare(prepare.ballot, 1, False)}
+    paxos.step(2, Promise(prepare.ballot, 2, (), 0, (), 0))
+    assert paxos.role is Role.LEADER
+
+
+def test_a_doubt_about_what_the_candidate_knows_to_be_chosen_does_not_matter() -> None:
+    """Nobody is asked about it; and where it is not remembered for good, nobody else could ever lead."""
+    paxos, prepare = candidate(Durable(promised=Ballot(1, 2), entries=(entry(1, (1, 2), b"a"),), chosen=1))
+    paxos.step(3, Promise(prepare.ballot, 2, (), 0, (1,), 0))
+    assert paxos.role is Role.LEADER

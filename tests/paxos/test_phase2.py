@@ -504,3 +504,28 @@ def test_two_heartbeats_in_one_turn_are_one() -> None:
     paxos._leadership.beat()
     beat = paxos._leadership.beat()
     assert {accept.heartbeat for accept in only(paxos.take().send_now, Accept)} == {beat}
+
+
+@pytest.mark.parametrize("late_ms", [40, 140, 260, 380])
+def test_what_got_lost_is_found_however_long_answers_take(late_ms: int) -> None:
+    """Also when several heartbeats have left before the first of them is answered."""
+    bench = Bench(3)
+    bench.elect(1)
+    bench.cut = {(1, 2), (1, 3)}
+    bench.propose(1, b"a")
+    bench.pump()
+    bench.heal()
+    late: list[tuple[int, int, Accepted]] = []
+
+    def arrives(source: int, target: int, message: object) -> bool:
+        if isinstance(message, Accepted):
+            late.append((bench.now_ms + late_ms, source, message))
+        return not isinstance(message, Accepted)
+
+    for _ in range(100):
+        bench.tick(20)
+        bench.pump(arrives)
+        while late and late[0][0] <= bench.now_ms:
+            _, source, message = late.pop(0)
+            bench[1].step(source, message)
+    assert all(node.values == [b"a"] for node in bench.nodes.values())
