@@ -115,6 +115,25 @@ def test_a_frozen_program_is_told_what_to_do(home: Path, monkeypatch: pytest.Mon
         embedded.start(embedded.directory())
 
 
+@pytest.mark.parametrize(("end", "refused"), [("os.kill(os.getpid(), 9)", False), ("os._exit(127)", True)])
+def test_a_shell_that_is_killed_while_it_starts_the_group(
+    home: Path, monkeypatch: pytest.MonkeyPatch, end: str, refused: bool
+) -> None:
+    """Whoever killed it (for want of memory, say) has said nothing against another try; its own failure is told."""
+    plainly = subprocess.run
+
+    def run(_: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        return plainly([sys.executable, "-c", f"import os; {end}"], **options)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    starter = embedded.Starter()
+    with pytest.raises(GroupUnreachable, match="could not be started") if refused else contextlib.nullcontext():
+        starter.ensure(0.0)
+        starter.ensure(0.1)
+        starter.ensure(0.2 + embedded.START_AGAIN_S)
+    starter.found()
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 def test_many_processes_at_once_start_one_group(home: Path) -> None:
     """The lock on the directory is the election: losers dial again until the winner listens."""
