@@ -180,9 +180,9 @@ def start(data: Path) -> int:
     try:
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            subprocess.run(  # noqa: S603 - our own interpreter and module
+            shell = subprocess.run(  # noqa: S603 - our own interpreter and module
                 ["/bin/sh", "-c", '"$@" </dev/null &', "sh", *command],
-                check=True,
+                check=False,
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=descriptor,
@@ -193,6 +193,8 @@ def start(data: Path) -> int:
             )
         finally:
             os.close(descriptor)
+        if shell.returncode > 0:  # one that was killed says nothing against another try, which comes by itself
+            shell.check_returncode()
     except (OSError, subprocess.SubprocessError) as error:
         os.close(reading)
         raise GroupUnreachable(f"the embedded group could not be started: {error}") from None
