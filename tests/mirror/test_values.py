@@ -144,3 +144,12 @@ def test_plain_priorities_are_themselves(items):
 )
 def test_the_longest_prefix_counts(item, priority):
     assert same(priority_of(item), priority)
+
+
+@pytest.mark.parametrize(
+    "item", [dt.datetime(2020, 1, 1), (dt.datetime(2020, 1, 1), "job"), [(dt.datetime(2020, 1, 1),)]]
+)  # noqa: DTZ001
+def test_what_cannot_be_ordered_is_named_itself(item):
+    """That a tuple cannot be compared would be untrue, and would not say which of its fields to change."""
+    with pytest.raises(TypeError, match="cannot order by a datetime: "):
+        priority_of(item)
