@@ -9,6 +9,7 @@ from replicas.paxos.messages import (
     Accept,
     Accepted,
     Chosen,
+    Fetch,
     Prepare,
     PreVote,
     PreVoteGranted,
@@ -338,6 +339,9 @@ def test_every_role_says_when_it_wants_to_be_woken() -> None:
     paxos = bench.elect(1)
     assert bench.now_ms < paxos.wake_ms <= bench.now_ms + 100
     assert bench.now_ms + 100 < bench[2].wake_ms <= bench.now_ms + 1000
+    bench[2].step(1, accept((9, 1), 9, b"x", base=9, commit=8))
+    assert only(settle(bench[2]), Fetch), "what was chosen before this leader's first slot is missing"
+    assert bench.now_ms + 100 < bench[2].wake_ms <= bench.now_ms + 300, "a page that does not come is asked for again"
     paxos.hand_over()
     assert paxos.role is Role.FOLLOWER
     bench.isolate(3)

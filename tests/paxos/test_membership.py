@@ -116,11 +116,15 @@ def test_a_new_leader_that_finds_a_configuration_stops_at_it() -> None:
         Entry(2, Ballot(1, 2), CONFIGURATION, found),
         entry(3, (1, 1), b"older leader's"),
     )
-    bench = Bench(3, learners=2, durable={1: Durable(promised=Ballot(1, 2), entries=tail)})
+    bench = Bench(3, learners=2, durable={1: Durable(promised=Ballot(1, 2), entries=tail, chosen=1)})
     bench[1]._election.deadline_ms = 0
     bench.tick(1, 1)
     bench.pump(lambda s, t, m: not (isinstance(m, Accept) and m.values))
     assert bench[1].role is Role.LEADER
+    assert bench[1].chosen == 1
+    assert not bench[1].ready, "its LEADS is not even proposed"
+    assert not bench[1].confirm("a read")
+    assert bench[1].propose(b"x") is None
     assert bench[1]._leadership.barrier == 2
     assert bench[1]._leadership.last == 2
     assert bench[1]._log.get(3).ballot == Ballot(1, 1), "not proposed again by the old quorum's leader"
