@@ -27,7 +27,8 @@ SIMULATIONS: Final = {
     "storage": ("storage", "group"),
     "strangers_paxos": ("consensus", "group"),
 }
-"""Which simulations look for the bugs of an area, the cheap one first; where nothing is said only whole groups."""
+"""Which simulations look for the bugs of an area, the cheap one first. Where nothing is said it is whole groups alone,
+but for bugs of consensus."""
 
 
 class DoesNotApplyError(Exception):
@@ -64,7 +65,8 @@ class Bug:
     @property
     def simulations(self) -> tuple[str, ...]:
         """Where it is looked for, in that order."""
-        return SIMULATIONS.get(self.area, ("group",))
+        of_consensus = all(edit.file.startswith("replicas/paxos/") for edit in self.edits)
+        return SIMULATIONS.get(self.area, ("consensus", "group") if of_consensus else ("group",))
 
     def sources(self) -> dict[str, str]:
         """The files that differ from the product's, by path, with the bug in them."""

@@ -18,6 +18,7 @@ from replicas.machine import commands
 from replicas.machine.core import Effects, Machine
 from replicas.paxos.values import Entry, EntryKind
 from replicas.replica.core import Replica
+from tests.machine.chaos import check as sound
 from tests.sim.checkers.blackbox import BlackBox
 from tests.sim.checkers.judging import judged, same_lines, shows
 from tests.sim.checkers.kept import Kept
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 WHOLE_EVERY = 256
 """Every so many slots the whole state is compared, byte by byte: it costs as much as many entries. In between it is
 the answers, some counters and the object that was called."""
+
+
+SOUND_EVERY = 32
+"""And so many until all fields of the state that say the same thing twice are compared."""
 
 
 class Mark(NamedTuple):
@@ -90,6 +95,7 @@ class Watch:
 
         machine.apply = watched  # type: ignore[method-assign]
         assert machine.applied <= self.top, f"replica {replica} begins above all that was ever applied"
+        sound(machine)
         if machine.applied:
             mark = self.log[machine.applied - 1]
             assert machine.digest == mark.digest, (
@@ -118,6 +124,8 @@ class Watch:
                 command = None
         self._witness(entry, command, effects)
         shows(self.reference, machine)
+        if slot % SOUND_EVERY == 0:
+            sound(machine)
         self.probe.perhaps(machine)
         key = next(iter(self.reference.touched), None) if len(self.reference.touched) == 1 else None
         self.log.append(Mark(entry.kind, entry.value, machine.digest, key, self._state(machine, key)))

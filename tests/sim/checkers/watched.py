@@ -9,6 +9,7 @@ from dthreading.session.calls import READ
 from dthreading.wire.messages import Alive
 from replicas.paxos.messages import Accept, Accepted, Prepare, Promise
 from replicas.replica.core import Replica
+from tests.sim.checkers.leases import LeaseSeen
 from tests.sim.checkers.rounds import Rounds
 from tests.sim.checkers.streams import Words
 from tests.sim.checkers.tables import Tables
@@ -111,18 +112,20 @@ class WatchedClient(SimulatedClient):
 
     def _overhear(self) -> None:
         """Everything that passes on the line, in both directions."""
-        watch, words, line, kernel = self._watch, self.words, self.line, self._kernel
+        watch, words, line, kernel, lease = self._watch, self.words, self.line, self._kernel, LeaseSeen()
         say, obey = line._say, line._obey
 
         def says(message: Any) -> None:
             if type(message) is ToReplica:
                 watch.streams.says(words, message.connection, message.body, kernel.now_us)
+                lease.says(message.connection, message.body, self.now())
             say(message)
 
         def hears(message: Any, session: Any, now: float) -> None:
             if type(message) is Alive and message.session == session.id:
                 watch.streams.acknowledged(words, message.beat, watch.told.answered)
             obey(message, session, now)
+            lease.heard(message, session)
 
         def drops(session: Any, now: float, *, failed: bool = False, silently: bool = False) -> None:
             if failed and line._dialing and now >= line._give_up_at and session is self.session:
