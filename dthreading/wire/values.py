@@ -253,11 +253,22 @@ def priority_of(item: object) -> Priority:
     prefix, whole = _prefix(item, NESTING_MAX)
     if prefix is None or (prefix == () and not whole):
         raise TypeError(
-            f"a PriorityQueue cannot order by a {type(item).__qualname__}: replicas compare numbers, strings, bytes and"
+            f"a PriorityQueue cannot order by a {_first(item)}: replicas compare numbers, strings, bytes and"
             " tuples of them (a dataclass(order=True) by its compare fields). Put (priority, item), or give the queue"
             " a key= function"
         )
     return prefix
+
+
+def _first(item: object) -> str:
+    """The type that stands where comparing begins: of a tuple, that of its first element."""
+    for _ in range(NESTING_MAX):
+        if _ordered_dataclass(item):
+            item = _compared_fields(item)
+        if not isinstance(item, (tuple, list)) or not item:
+            break
+        item = item[0]
+    return type(item).__qualname__
 
 
 def _prefix(item: object, depth: int) -> tuple[Priority | None, bool]:
@@ -275,7 +286,7 @@ def _prefix(item: object, depth: int) -> tuple[Priority | None, bool]:
     done: list[Priority] = []
     for element in elements:
         prefix, whole = _prefix(element, depth - 1)
-        if prefix is not None:
+        if prefix is not None and (whole or prefix != ()):
             done.append(prefix)
         if not whole:
             return tuple(done), False
