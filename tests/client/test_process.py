@@ -247,6 +247,33 @@ def test_a_fork_while_other_threads_call_deadlocks_nobody(fake: Fake, run: Any) 
 # --- exit ---
 
 
+def test_a_first_use_without_a_descriptor_left_goes_on_when_there_is_one(fake: Fake, run: Any) -> None:
+    """A thread that ended there would never answer anybody: all later calls would wait for ever."""
+    program = run("""
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        taken = []
+        try:
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            pass
+        caller = threading.Thread(target=lambda: say(call(target(), "acquire", (True, 1), ACQUIRE).value), daemon=True)
+        caller.start()
+        dialer = runtime.client()._service.dialer
+        for _ in range(5000):
+            if dialer.trouble is not None:
+                break
+            time.sleep(0.001)
+        say(dialer.trouble)
+        for descriptor in taken:
+            os.close(descriptor)
+        caller.join(20)
+    """)
+    assert "Too many open files" in program.hears()
+    program.ends(says="1")
+
+
 def test_the_end_of_the_process_is_the_end_of_the_session(fake: Fake, run: Any) -> None:
     program = run("""
         call(target(), "acquire", (True, 1), ACQUIRE)
