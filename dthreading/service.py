@@ -16,12 +16,12 @@ import logging
 import os
 import select
 import threading
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from dthreading import reading
+from dthreading import reading, waking
 from dthreading.dialing import Dialer
+from dthreading.errors import GroupUnreachable
 from dthreading.reporting import Reporter
 from dthreading.session import ClientSession, PendingCall, Target
 
@@ -171,18 +171,18 @@ class Service:
         except IndexError:
             return
         self.ident = _thread.get_ident()
-        reading, writing = os.pipe()
-        os.set_blocking(reading, False)
-        os.set_blocking(writing, False)
-        # Closed when nobody can reach this any more, and so write to a number that is another file's by then.
-        weakref.finalize(self, _close_both, reading, writing).atexit = False
-        self._wake_write, self._wake_read = writing, reading
+        self._wake_read, self._wake_write = waking.pipe(self, self._cannot_begin)
         try:
             while not self.stopped:
                 self._turn_safely()
         finally:
             self.ident = 0
             self._ended.release()
+
+    def _cannot_begin(self, why: str) -> None:
+        if self.dialer.trouble is None:
+            logger.warning("%s", why)
+        self.dialer.trouble = GroupUnreachable(why)
 
     def _turn_safely(self) -> None:
         try:
@@ -391,8 +391,3 @@ class Service:
             if link is not None:
                 link.flush_last()
         said.release()
-
-
-def _close_both(reading: int, writing: int) -> None:
-    os.close(reading)
-    os.close(writing)

@@ -271,7 +271,7 @@ def test_a_first_use_without_a_descriptor_left_goes_on_when_there_is_one(fake: F
         caller.join(20)
     """)
     assert "Too many open files" in program.hears()
-    program.ends(says="1")
+    program.ends(says="1", complains="the client's thread cannot begin: Too many open files")
 
 
 def test_the_end_of_the_process_is_the_end_of_the_session(fake: Fake, run: Any) -> None:
