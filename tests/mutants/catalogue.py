@@ -7,6 +7,7 @@ A bug is data, because a bug that is code would be run by somebody. Each file of
     wrong              what goes wrong, in a sentence
     origin             where such a bug was seen: the ancestor, a paper, a post-mortem, or this project
     before_first_run   whether it was written before any bug was run against the simulator
+    unit               where there is one: a test, as pytest is told of it, that fails with this bug
     [[bug.edit]]       file, old, new: the text `old` stands exactly once in the file and becomes `new`
 
 A bug whose text is not found any more must be written anew for the code as it is by now, or is gone with that code.
@@ -61,6 +62,8 @@ class Bug:
     origin: str
     before_first_run: bool
     edits: tuple[Edit, ...]
+    unit: str = ""
+    """A test that catches it, whether a world does or not; "" where none is known. See units.py."""
 
     @property
     def simulations(self) -> tuple[str, ...]:

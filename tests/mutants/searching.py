@@ -19,6 +19,32 @@ CATCHES: Final = 2
 """Failing worlds that are compared, so that the one that is recorded is cheap to run again."""
 
 
+def run_units(pairs: Sequence[tuple[str, str]], *, control: bool = False) -> list[Outcome]:
+    """Runs each of these tests with that bug planted; with `control` all together, with the same modules
+    as they are.
+    """
+    command = [sys.executable, "-m", "tests.mutants.units", *[f"{bug}={test}" for bug, test in pairs]]
+    command += ["--control"] if control else []
+    ended = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return [Outcome(**json.loads(line)) for line in ended.stdout.splitlines() if line.startswith("{")]
+
+
+class Outcome(NamedTuple):
+    """How tests ended that were run with a bug planted; as units.py prints it."""
+
+    bug: str
+    failed: str | None
+    """The first test that failed."""
+    ran: int
+    broken: str | None
+    """Why this proves nothing."""
+
+    @property
+    def caught(self) -> bool:
+        """Whether a test failed, and for a reason that counts."""
+        return self.failed is not None and self.broken is None
+
+
 class Found(NamedTuple):
     """How the search for one bug ended."""
 

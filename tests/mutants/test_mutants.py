@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gate of the simulation: deliberate bugs still fit the product, and each is caught by the world that caught it.
 
-CI runs the recorded world of each bug, which takes less than a second, and some more where it has become another since;
+CI runs the recorded world of each bug, which takes less than a second, and some more where it has become another since.
+Where no world catches a bug it runs the test that does (`unit` in the bug's entry), with that bug planted.
 `make mutants` searches afresh and records nothing, `python -m tests.mutants --record` searches and records.
 """
 
 from __future__ import annotations
 
 import subprocess
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -18,6 +20,7 @@ from tests.mutants.catalogue import ROOT, Bug, DoesNotApplyError, Edit, load
 from tests.mutants.planting import PLANTED
 from tests.mutants.records import Recorded, World
 from tests.mutants.trial import BROKEN, NO_BUG, SIMULATIONS
+from tests.mutants.units import FirstFailure
 
 BUGS = load()
 RECORDED = records.read()
@@ -67,9 +70,35 @@ def test_a_bug_is_caught(name: str) -> None:
     assert not ran.check.startswith(BROKEN), f"{name} must be written anew: {ran.check}"
 
 
-WORLDS = sorted({world.name for world in CAUGHT.values()})
 TOGETHER = 8
-"""So many worlds run in one process: enough to be worth its start, and few enough to end soon on a busy machine."""
+"""So many worlds, or tests, are run by one process: enough to be worth its start, and few enough to end soon on a busy
+machine."""
+
+
+ONLY_UNITS = [(bug.name, bug.unit) for bug in BUGS.values() if bug.unit and bug.name not in CAUGHT]
+"""What no world catches and a test does."""
+
+
+@pytest.mark.parametrize("first", range(0, len(ONLY_UNITS), TOGETHER))
+def test_bugs_are_caught_by_a_test_alone(first: int) -> None:
+    """By the one that is recorded; or, where what it draws has become something else, by the whole of it."""
+    pairs = ONLY_UNITS[first : first + TOGETHER]
+    for outcome, (name, unit) in zip(searching.run_units(pairs), pairs, strict=True):
+        if not outcome.caught and "[" in unit:
+            (outcome,) = searching.run_units([(name, unit.partition("[")[0])])  # noqa: PLW2901
+        assert outcome.broken is None, f"{name} must be written anew, or its test: {outcome.broken}"
+        assert outcome.failed is not None, f"{unit} does not catch {name} any more"
+
+
+def test_those_tests_pass_without_their_bugs() -> None:
+    """With the same modules planted as they are: a test that looks at a file's name, say, would catch any bug."""
+    (outcome,) = searching.run_units(ONLY_UNITS, control=True)
+    assert outcome.failed is None, outcome
+    assert outcome.broken is None, outcome
+    assert outcome.ran == len({unit for _, unit in ONLY_UNITS})
+
+
+WORLDS = sorted({world.name for world in CAUGHT.values()})
 
 
 @pytest.mark.parametrize("first", range(0, len(WORLDS), TOGETHER))
@@ -79,6 +108,20 @@ def test_the_recorded_worlds_pass_without_their_bugs(first: int) -> None:
 
 
 # --- the gate itself
+
+
+def test_a_test_that_fails_by_itself_or_for_a_broken_bug_catches_nothing() -> None:
+    """What the control shows, and what is told from a failure that counts."""
+    name, unit = next((bug.name, bug.unit) for bug in BUGS.values() if bug.unit)
+    (nothing_ran,) = searching.run_units([(name, unit.partition("::")[0] + "::test_that_is_not_there")])
+    assert not nothing_ran.caught
+    assert nothing_ran.broken is not None
+    planted = compile("x()", f"log.py{PLANTED}strange", "exec")
+    seen = FirstFailure()
+    with pytest.raises(NameError) as failure:
+        exec(planted, {})
+    seen.pytest_exception_interact(SimpleNamespace(excinfo=failure), SimpleNamespace(nodeid="a test"))
+    assert (seen.test, seen.broken) == ("a test", "NameError: name 'x' is not defined")
 
 
 def test_a_bug_that_does_not_fit_is_said_to_be_written_anew() -> None:
