@@ -43,6 +43,10 @@ SOUND_EVERY = 32
 """And so many until all fields of the state that say the same thing twice are compared."""
 
 
+SNAPSHOTS_KEPT = 3
+"""Of so many slots one is kept as it was when its snapshot was begun."""
+
+
 class Mark(NamedTuple):
     """What a slot held, and what it made of the witness."""
 
@@ -65,6 +69,8 @@ class Watch:
         self.promptness = Promptness(self)
         self.black_box = BlackBox(kernel)
         self.log: list[Mark] = []
+        self.snapshots: dict[int, bytes] = {}
+        """By slot, the whole state that a replica began to write there."""
         self.clients: list[WatchedClient] = []
         self.hosts: dict[int, Host] = {}
         """Set by the world, once there is one."""
@@ -102,6 +108,13 @@ class Watch:
                 f"replica {replica}: a snapshot of {machine.applied} has other answers"
             )
             assert mark.state == self._state(machine, mark.key), f"replica {replica} begins in another state"
+            whole = self.snapshots.get(machine.applied)
+            assert whole is None or whole == machine.dump(), f"replica {replica} begins in a state that never was"
+
+    def begins_snapshot(self, machine: Machine) -> None:
+        """The state as it is now shall be what is found in the snapshot of this slot, whatever happens meanwhile."""
+        if machine.applied % SNAPSHOTS_KEPT == 0:
+            self.snapshots.setdefault(machine.applied, machine.dump())
 
     # --- an entry
 

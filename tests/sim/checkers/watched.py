@@ -9,6 +9,7 @@ from dthreading.session.calls import READ
 from dthreading.wire.messages import Alive
 from replicas.paxos.messages import Accept, Accepted, Prepare, Promise
 from replicas.replica.core import Replica
+from replicas.replica.output import BeginSnapshot
 from tests.sim.checkers.leases import LeaseSeen
 from tests.sim.checkers.rounds import Rounds
 from tests.sim.checkers.streams import Words
@@ -72,6 +73,8 @@ class WatchedProgram(GroupProgram):
             self._watch.kept[self.replica].synced(records)
 
     def _snapshot(self, core: Any, work: Any) -> None:
+        if type(work) is BeginSnapshot and work.slot == core.machine.applied:
+            self._watch.begins_snapshot(core.machine)
         super()._snapshot(core, work)
         if self._storage is not None and self._storage.snapshot is not None and not self.spoilt:
             self._watch.kept[self.replica].covers(self._storage.snapshot.slot)
