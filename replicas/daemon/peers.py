@@ -41,6 +41,9 @@ DIAL_S_MIN: Final = 0.05
 DIAL_S_MAX: Final = 1.0
 """A replica that comes back is heard of within this. A refused connection on loopback costs 50 us."""
 
+SETTLED_S: Final = 1.0
+"""A link to one that has refused us before is told of when it has stood so long: until then it may refuse us again."""
+
 HANDSHAKE_S: Final = 5.0
 """From connect to welcome; a process that is stopped accepts connections in its kernel and never answers."""
 
@@ -206,6 +209,9 @@ class _Dialer:
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
         self._said: str | None = None
+        self._was_refused = False
+        self._told = False  # that there is a link
+        self._settling: asyncio.TimerHandle | None = None
 
     def dial(self) -> None:
         """Try once; whatever comes of it, `ended` plans the next try."""
@@ -240,12 +246,21 @@ class _Dialer:
         """The other side has welcomed us."""
         self._pause_s = DIAL_S_MIN
         self.link = link
-        log.info("linked to replica %d at %s", self.replica, self.address)
+        if self._was_refused:
+            # It was welcomed before, too, and refused when it had said who it is: a pair of lines for each try.
+            self._settling = self._loop.call_later(SETTLED_S, self._tell)
+        else:
+            self._tell()
         self.peers.host.link_up(self.replica)
+
+    def _tell(self) -> None:
+        self._told, self._was_refused = True, False
+        log.info("linked to replica %d at %s", self.replica, self.address)
 
     def refused(self) -> None:
         """The other side does not want us. That it answers at all is no reason to come again at once."""
         self._pause_s = DIAL_S_MAX
+        self._was_refused = True
 
     def ended(self, link: _Dialed | None, why: str) -> None:
         """The connection, or the attempt, has ended."""
@@ -253,9 +268,12 @@ class _Dialer:
             return
         if not why:
             self._said = None
+        if self._settling is not None:
+            self._settling.cancel()
         if self.link is not None:
             self.link = None
-            if self._pause_s:
+            told, self._told = self._told, False
+            if self._pause_s and told:
                 log.info("lost the link to replica %d at %s", self.replica, self.address)
         self._current = None
         if why and why != self._said:

@@ -203,6 +203,35 @@ def test_whoever_means_another_is_refused_by_name(caplog: pytest.LogCaptureFixtu
     assert "it means to reach replica 2" in caplog.text
 
 
+def test_one_that_refuses_us_for_long_is_three_lines_and_one_more_when_it_takes_us(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member of a running group on another group's directory, say: both sides dial each other for ever."""
+    monkeypatch.setattr(peers_module, "DIAL_S_MIN", 0.001)
+    monkeypatch.setattr(peers_module, "DIAL_S_MAX", 0.001)
+    monkeypatch.setattr(peers_module, "SETTLED_S", 60.0)
+
+    async def story() -> None:
+        first, second = FakeReplica(1), FakeReplica(2)
+        second.gone.add(1)
+        monkeypatch.setattr(peers_module, "REMOVED", "another code")  # else it would end
+        first.peers.link({2: await second.listen()})
+        await first.until(lambda: len(first.ups) > 10)
+        assert caplog.text.count("linked to replica 2") == 1
+        assert caplog.text.count("lost the link to replica 2") == 1
+        assert caplog.text.count("no link to replica 2") == 1
+        monkeypatch.setattr(peers_module, "SETTLED_S", 0.0)
+        second.gone.clear()
+        while caplog.text.count("linked to replica 2") == 1:  # noqa: ASYNC110 - a log has no event
+            await asyncio.sleep(0)
+        first.peers.send(2, Vouch(7, 1))
+        await second.until(lambda: second.heard)
+        first.close()
+        second.close()
+
+    run(story)
+
+
 def test_another_secret_makes_no_link(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         first, second = FakeReplica(1), FakeReplica(2, secret=os.urandom(32))
