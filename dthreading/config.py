@@ -245,7 +245,19 @@ def _servers(name: str, value: str | None) -> tuple[str, ...]:
             raise ValueError(f"{name} {value!r}: {server!r} is not host:port, unix:/path or a DNS name")
         if server.replace(".", "").isdecimal():
             raise ValueError(f"{name} {value!r}: {server!r} has no port: write {server}:7450, or where it listens")
+        if _is_name(server) and not _has_dnspython():
+            raise ValueError(
+                f"{name} {value!r}: the DNS name {server!r} needs dnspython: pip install dthreading[dns], or give"
+                " host:port"
+            )
     return servers
+
+
+def _has_dnspython() -> bool:
+    """No amount of waiting would bring it, so that is said at once."""
+    import importlib.util  # noqa: PLC0415 - a millisecond that only a DNS name is worth
+
+    return importlib.util.find_spec("dns") is not None
 
 
 def _is_name(text: str) -> bool:

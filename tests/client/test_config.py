@@ -74,6 +74,14 @@ def test_another_group_after_the_first_use_is_an_error_and_changes_nothing() -> 
     assert config.current().lease == 4.0
 
 
+def test_a_dns_name_without_dnspython_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call would wait for ever: nothing that anybody could start would help it."""
+    monkeypatch.setitem(sys.modules, "dns", None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"needs dnspython: pip install dthreading\[dns\], or give"):
+        config.configure(servers="a:1,locks.example.org")
+    config.configure(servers="a:1,unix:/b")
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
