@@ -69,7 +69,8 @@ class Bug:
     def simulations(self) -> tuple[str, ...]:
         """Where it is looked for, in that order."""
         of_consensus = all(edit.file.startswith("replicas/paxos/") for edit in self.edits)
-        return SIMULATIONS.get(self.area, ("consensus", "group") if of_consensus else ("group",))
+        whole = ("members",) if self.area == "members" else ("group",)
+        return SIMULATIONS.get(self.area, ("consensus", *whole) if of_consensus else whole)
 
     def sources(self) -> dict[str, str]:
         """The files that differ from the product's, by path, with the bug in them."""

@@ -38,6 +38,8 @@ MEMORY_BYTES: Final = 3 << 30
 LOOK_ON: Final = 3
 """After the first world that fails, how many more are tried for a cheaper one, when more than one is asked for."""
 
+CHANGING: Final = 500
+"""Of so many worlds of whole groups those in which members change have numbers of their own."""
 
 BROKEN: Final = "the bug itself is broken: "
 """So begins the check of a world that failed because a bug names what the product does not know (any more)."""
@@ -59,6 +61,13 @@ def _group() -> Callable[[int], Any]:
     return run
 
 
+def _members() -> Callable[[int], Any]:
+    """The worlds of whole groups in which members come and go, and no others: every fifth one, or so."""
+    running = importlib.import_module("tests.sim.running")
+    changing = [seed for seed in range(CHANGING) if running.DRAWN.plan(seed).wishes]
+    return lambda number: running.run_group(changing[number])
+
+
 def _storage() -> Callable[[int], Any]:
     directory = importlib.import_module("tests.sim.directory").Directory
     return lambda seed: directory(seed).run()
@@ -68,6 +77,7 @@ SIMULATIONS: Final[dict[str, Callable[[], Callable[[int], Any]]]] = {
     "consensus": _consensus,
     "storage": _storage,
     "group": _group,
+    "members": _members,
 }
 
 

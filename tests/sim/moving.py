@@ -185,6 +185,7 @@ class MovingProgram(WatchedProgram):
 
     def _admitted(self, admission: Admission) -> None:
         """As `Entrance.admitted`."""
+        self._members_watch.members.admitted(admission.seeds)
         core = self.core
         if isinstance(core, Replica):
             for replica, address in admission.seeds:
@@ -258,8 +259,12 @@ class MovingProgram(WatchedProgram):
         introduction = sender.introduction(to)
         objection = Entrance.refusal(_Door(self), introduction)  # type: ignore[arg-type]
         if objection is None:
+            if introduction.cluster:  # else it only asks who is empty, and nothing else is taken from it
+                self._members_watch.members.listens(self.replica, introduction.replica, introduction.incarnation)
             self._came[introduction.replica] = known
             return introduction.replica
+        if objection.code == REMOVED:
+            self._members_watch.members.tells_it_that_it_was_removed(self.replica, introduction.replica)
         self._seen[f"members: objected, {objection.code}"] += 1
         self._to_send.append((source, Objected(objection.code, objection.reason, to, sender.life)))
         return 0

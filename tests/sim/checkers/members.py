@@ -85,6 +85,10 @@ class Members:
         self.top = max(configuration.ids)
         self.left: dict[int, str] = {}
         """Ids that are used up, and where they were."""
+        self.left_slot: dict[int, int] = {}
+        """In which slot a member was taken out."""
+        self.directories = {member.id: member.incarnation for member in configuration.members}
+        """By id, for ever, whose it is."""
         self.at_proposal: list[Callable[[int], None]] = []
         """Called once each, with the node that proposes other members next."""
         self._proposers: dict[Configuration, int] = {}
@@ -154,6 +158,7 @@ class Members:
         assert len({member.address for member in new.members}) == len(new.members), new
         assert len({member.incarnation for member in new.members}) == len(new.members), new
         self.left |= {member.id: member.address for member in old.members if member.id not in new.ids}
+        self.left_slot |= {member.id: slot for member in old.members if member.id not in new.ids}
         self.configuration, self.slot = new, slot
         self.epochs[new.epoch] = slot, new
         self._watch.kernel.note(f"the members behind slot {slot} are {new.ids}")
@@ -190,6 +195,7 @@ class Members:
         if len(self.newcomers) < NEWCOMERS_MAX:
             self.top += 1
             self.newcomers[self.top] = wish
+            self.directories[self.top] = wish.incarnation
 
     def _same_roster(self, machine: Machine) -> None:
         roster = machine.roster
@@ -207,6 +213,24 @@ class Members:
     def begins(self, machine: Machine) -> None:
         """A replica begins from a snapshot."""
         self.followed(machine, max((slot for slot in self._dumps if slot <= machine.applied), default=0))
+
+    # --- who meets whom
+
+    def listens(self, listener: int, replica: int, incarnation: bytes) -> None:
+        """Somebody who introduces itself so is listened to: it is who it was, whatever the listener has read so far."""
+        known = self.directories.get(replica, incarnation)
+        assert known == incarnation, f"replica {listener} listens to {incarnation!r} as {replica}, which is {known!r}"
+
+    def tells_it_that_it_was_removed(self, teller: int, replica: int) -> None:
+        """It goes for good when it hears that, so nobody may need its disk any more: an entry beyond is chosen."""
+        slot = self.left_slot.get(replica)
+        over = replica in self.left and (slot is None or self._watch.top > slot)
+        assert over, f"replica {teller} tells {replica} to go, before anything beyond slot {slot} is chosen"
+
+    def admitted(self, seeds: tuple[tuple[int, str], ...]) -> None:
+        """A newcomer is told who the members are, as they were at some time since the group was formed."""
+        known = [{member.id: member.address for member in one.members} for _, one in self.epochs.values()]
+        assert dict(seeds) in known, f"a newcomer is told that the members are {seeds}, which they never were: {known}"
 
     # --- what leaders do and say
 
