@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dthreading.wire import messages as wire
 from replicas.paxos import messages as paxos
 from replicas.replica.messages import Forward, Vouch, Vouched
@@ -401,3 +403,21 @@ def wire_bytes(message: wire.Message) -> bytes:
     from dthreading.wire import codec
 
     return codec.encode(message)
+
+
+def test_a_client_with_more_on_its_way_than_its_lanes_allow_is_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the limit it is served as anybody; what it said before stays on its way."""
+    monkeypatch.setattr("replicas.replica.core.PENDING_PER_CONNECTION_MAX", 5)
+    group = Group()
+    leader = group.leader()
+    session = group.open(leader, 7)
+    group.attach(leader, 7, session)
+    group.held = {paxos.Accept}
+    for lane in range(5):
+        group.say(leader, 7, wire.Call(session, lane, 1, 1, "acquire", (False, 1), False))
+    assert 7 not in group.hung_up
+    group.say(leader, 7, wire.Call(session, 5, 1, 1, "acquire", (False, 1), False))
+    assert "PENDING_PER_CONNECTION_MAX = 5" in group.hung_up[7]
+    group.held = set()
+    group.settle()
+    assert group.replicas[leader].machine.fence == 1
