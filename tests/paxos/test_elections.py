@@ -507,3 +507,15 @@ def test_a_pre_vote_begins_anew_when_catching_up_raised_the_promise() -> None:
     settle(paxos)
     paxos.step(2, Chosen(1, bytes([1]), (b"a",), 1, Ballot(6, 3)))
     assert {vote.ballot for vote in only(settle(paxos), PreVote)} == {Ballot(7, 1)}
+
+
+def test_a_leader_that_is_refused_for_no_more_than_its_own_ballot_goes_on() -> None:
+    """A late answer to the pre-vote that it won: phase 1 once more would stop everybody for nothing."""
+    bench = Bench(3)
+    leader = bench.elect(1)
+    ballot = leader.ballot
+    leader.step(2, Refuse(ballot, 0))
+    assert leader.role is Role.LEADER
+    assert leader.ballot == ballot
+    leader.step(2, Refuse(ballot._replace(round=ballot.round + 1), 0))
+    assert leader.role is Role.CANDIDATE
