@@ -15,7 +15,7 @@ from replicas.paxos.types import NO_BALLOT, Ballot, Configuration, Entry, Output
 from replicas.paxos.types import Accepted as AcceptedRecord
 from tests.sim.checker import Agreement
 from tests.sim.records import RecordDisk, Snapshot
-from tests.sim.soundness import consensus_is_sound
+from tests.sim.soundness import consensus_is_sound, nothing_above_is_lost
 
 
 class SnapshotWanted(NamedTuple):
@@ -212,7 +212,8 @@ class ConsensusProgram:
         if snapshot.slot > self.applied and snapshot.slot > self.disk.floor:
             self.disk.save(snapshot)
             news = snapshot.slot > core.chosen  # else it is chosen here, too, and not handed out yet
-            core.installed(snapshot.slot, snapshot.configuration, snapshot.chain, snapshot.promised)
+            with nothing_above_is_lost(core, snapshot.slot):
+                core.installed(snapshot.slot, snapshot.configuration, snapshot.chain, snapshot.promised)
             core.reigned(snapshot.state)
             self.applied = snapshot.slot
             assert not news or core.promised >= snapshot.promised, "chosen slots are taken over without their promise"

@@ -8,14 +8,15 @@ the product as the sentence of an invariant, or follows from what a shell may re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from replicas.paxos import leader
 from replicas.paxos.core import Paxos
-from replicas.paxos.types import Ballot, Entry
+from replicas.paxos.types import Ballot, Entry, EntryKind
 
-__all__ = ["consensus_is_sound"]
+__all__ = ["consensus_is_sound", "nothing_above_is_lost"]
 
 SLOTS: Final = 8
 """Of those that a replica counts itself for, so many are looked up on its disk in one turn."""
@@ -50,6 +51,20 @@ def consensus_is_sound(core: Paxos, disk: Mapping[int, Entry], promised: Ballot)
         assert following.received is None or following.received <= log.last
 
 
+@contextlib.contextmanager
+def nothing_above_is_lost(core: Paxos, slot: int) -> Iterator[None]:
+    """While a snapshot of that slot is installed: what was promised, accepted and doubted above it stays so."""
+    log, own = core._log, f"replica {core.replica}"
+    promised, doubtful = core.promised, {one for one in core._acceptor.doubtful if one > slot}
+    above = log.span(slot + 1, log.last) if log.first <= slot + 1 <= log.last else []
+    yield
+    assert core.promised >= promised, f"{own} forgets its promise for a snapshot"
+    assert doubtful <= core._acceptor.doubtful, f"{own} doubts no more what a snapshot of {slot} does not hold"
+    for entry in above:
+        kept = entry.slot < log.first or (entry.slot <= log.last and log.get(entry.slot) == entry)
+        assert kept, f"{own} forgets slot {entry.slot} for a snapshot of {slot}"
+
+
 def _leadership_is_sound(core: Paxos) -> None:
     leadership, log, own = core._leadership, core._log, f"replica {core.replica}"
     assert leadership is not None
@@ -60,6 +75,11 @@ def _leadership_is_sound(core: Paxos) -> None:
     assert leadership.barrier in {0, leadership.last}, f"{own} has proposed beyond {leadership.barrier}"
     assert not leadership.barrier or leadership.barrier > log.chosen
     assert leadership.leads_slot or leadership.barrier, f"{own} leads without a LEADS"
+    assert not core.ready or core.ballot_in_force == leadership.ballot, f"{own} is ready, and its LEADS is not in force"
+    for slot in range(log.chosen + 1, min(leadership.last, log.chosen + SLOTS) + 1):
+        entry = log.get(slot)
+        if entry.kind == EntryKind.CONFIGURATION and core._changes_epoch(entry):
+            assert leadership.barrier == slot, f"{own} has members to be chosen in slot {slot}, and goes on beyond"
     assert leadership.followers.keys() | {core.replica} == set(core.configuration.ids)
     assert sum(leadership._window) == leadership._window_bytes
     for member, follower in leadership.followers.items():

@@ -16,7 +16,7 @@ from tests.sim.checkers.streams import Words
 from tests.sim.checkers.tables import Tables
 from tests.sim.client import SimulatedClient
 from tests.sim.group import GroupProgram, ToReplica
-from tests.sim.soundness import consensus_is_sound
+from tests.sim.soundness import consensus_is_sound, nothing_above_is_lost
 
 if TYPE_CHECKING:
     from dthreading.session.calls import PendingCall
@@ -57,7 +57,8 @@ class WatchedProgram(GroupProgram):
             self._watch.kept[self.replica].said(promised)
             self._watch.machine(self.replica, machine)
             before = core.machine.applied
-            install(slot, configuration, chain, promised, machine)
+            with nothing_above_is_lost(core.paxos, slot):
+                install(slot, configuration, chain, promised, machine)
             assert core.machine.applied >= before, f"replica {self.replica} goes back from {before} to {slot}"
 
         core.snapshot_installed = installed  # type: ignore[method-assign]
