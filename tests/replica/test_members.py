@@ -342,6 +342,10 @@ def test_leadership_is_handed_to_whom_it_shall_go() -> None:
         assert made.leader() == target
     made.until_done(1, "transfer", "", 1)
     assert made.leader() != 1
+    for stranger in ("9", "elsewhere:1"):
+        answer = made.ask(made.leader(), "transfer", stranger, 0)
+        assert answer["refused"]
+        assert answer["say"].startswith(f"there is no replica {stranger} in this group")
     leader = made.leader()
     lost = leader % 5 + 1
     made.isolate(lost)
