@@ -160,7 +160,7 @@ PLANTED: Final = (
     _planted(
         "mending does not sync its zeros",
         "crashes",
-        ("mending.py", "    if reached:\n        file.sync()\n", ""),
+        ("mending.py", "    if sectors:\n        file.sync()\n", ""),
     ),
     _planted(
         "mending removes the segment that it stands in",
@@ -175,7 +175,7 @@ PLANTED: Final = (
     _planted(
         "mending zeroes only where the torn tail begins",
         "crashes",
-        ("mending.py", "    for at in reached:", "    for at in reached[:1]:"),
+        ("mending.py", "    for at in sectors:", "    for at in sectors[:1]:"),
     ),
     _planted(
         "the identity is written over itself",
