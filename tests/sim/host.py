@@ -111,6 +111,7 @@ class Host:
         self._turn_due = False
         self._timer_us = -1
         self._paused_until_us = 0
+        self._stands_until_us = 0  # until when its clock does
         self._last_batch = 0
         self._unsynced: list[tuple[int, list[Any]]] = []  # (batch or 0, what leaves after it)
         self._syncing: list[tuple[int, list[Any]]] = []
@@ -137,7 +138,7 @@ class Host:
         self._turn_due = False
         self._timer_us = -1
         self._last_batch = 0
-        self._paused_until_us = 0
+        self._paused_until_us = self._stands_until_us = 0
         try:
             self.core = self.program.boot(self.now_ms())
         except (PowerCut, Killed, StorageFailed, Gone) as error:
@@ -199,8 +200,12 @@ class Host:
         self.program.heal()
 
     def suspend(self, span_us: int) -> None:
-        """The machine stands still, and its clock with it."""
+        """The machine stands still, and its clock with it, once for spans that overlap. (A negative span is a jump.)"""
+        now_us = self._kernel.now_us
         self.pause(span_us)
+        if span_us > 0:
+            span_us = max(0, now_us + span_us - max(now_us, self._stands_until_us))
+            self._stands_until_us = max(self._stands_until_us, now_us) + span_us
         self._offset_ms -= int(span_us * self.rate / 1000)
 
     def pause(self, span_us: int) -> None:
@@ -212,6 +217,9 @@ class Host:
     def moves_by(self, end_us: int) -> None:
         """A pause, and a sync that has begun, are over by then."""
         self._paused_until_us = min(self._paused_until_us, end_us)
+        too_long_us = max(0, self._stands_until_us - end_us)
+        self._stands_until_us -= too_long_us
+        self._offset_ms += int(too_long_us * self.rate / 1000)
         self._kernel.hasten(end_us, lambda action: action in (self._turn, self._end_sync))
 
     @property
