@@ -264,7 +264,9 @@ class MovingProgram(WatchedProgram):
             self._came[introduction.replica] = known
             return introduction.replica
         if objection.code == REMOVED:
-            self._members_watch.members.tells_it_that_it_was_removed(self.replica, introduction.replica)
+            assert isinstance(self.core, Replica), "only who is in the group knows who was removed"
+            chosen = self.core.paxos.chosen
+            self._members_watch.members.tells_it_that_it_was_removed(self.replica, introduction.replica, chosen)
         self._seen[f"members: objected, {objection.code}"] += 1
         self._to_send.append((source, Objected(objection.code, objection.reason, to, sender.life)))
         return 0

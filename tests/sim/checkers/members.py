@@ -221,10 +221,12 @@ class Members:
         known = self.directories.get(replica, incarnation)
         assert known == incarnation, f"replica {listener} listens to {incarnation!r} as {replica}, which is {known!r}"
 
-    def tells_it_that_it_was_removed(self, teller: int, replica: int) -> None:
-        """It goes for good when it hears that, so nobody may need its disk any more: an entry beyond is chosen."""
+    def tells_it_that_it_was_removed(self, teller: int, replica: int, chosen: int) -> None:
+        """It goes for good when it hears that, so nobody may need its disk any more: an entry beyond is chosen, though
+        perhaps applied by nobody yet. (`chosen`: as the teller has it. Whether that is true is judged when it applies.)
+        """
         slot = self.left_slot.get(replica)
-        over = replica in self.left and (slot is None or self._watch.top > slot)
+        over = replica in self.left and (slot is None or max(self._watch.top, chosen) > slot)
         assert over, f"replica {teller} tells {replica} to go, before anything beyond slot {slot} is chosen"
 
     def admitted(self, seeds: tuple[tuple[int, str], ...]) -> None:
