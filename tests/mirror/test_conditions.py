@@ -106,9 +106,8 @@ def test_the_lock_must_be_held(over, use):
         getattr(dthreading.Condition(over()), use)()
 
 
-@pytest.mark.parametrize("n", [-1, 0])
-def test_notify_of_nobody(n, background, until_waiting):
-    """`notify(-1)` wakes nobody, as in the standard library; on the wire -1 means all."""
+def one_waits(background, until_waiting):
+    """A condition, and the one thread that waits for it."""
     condition = dthreading.Condition()
 
     def wait():
@@ -117,6 +116,13 @@ def test_notify_of_nobody(n, background, until_waiting):
 
     waiter = background(wait)
     until_waiting(condition)
+    return condition, waiter
+
+
+@pytest.mark.parametrize("n", [-1, 0])
+def test_notify_of_nobody(n, background, until_waiting):
+    """`notify(-1)` wakes nobody, as in the standard library; on the wire -1 means all."""
+    condition, waiter = one_waits(background, until_waiting)
     with condition:
         condition.notify(n)
         assert condition._peek("waiters") == 1
@@ -126,14 +132,7 @@ def test_notify_of_nobody(n, background, until_waiting):
 
 def test_notify_takes_what_is_an_index(background, until_waiting):
     """`notify(True)` wakes one, as in the standard library: what goes on the wire is an int, whatever was given."""
-    condition = dthreading.Condition()
-
-    def wait():
-        with condition:
-            return condition.wait()
-
-    waiter = background(wait)
-    until_waiting(condition)
+    condition, waiter = one_waits(background, until_waiting)
     with condition:
         with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
             condition.notify(1.5)
