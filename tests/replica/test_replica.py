@@ -137,6 +137,21 @@ def test_a_resume_with_a_guessed_nonce_gets_nothing_and_takes_nothing() -> None:
     assert len(group.replies(7)) == 1
 
 
+@pytest.mark.parametrize("how", ["open", "resume"])
+def test_a_session_that_has_come_back_elsewhere_leaves_no_second_mouth(how: str) -> None:
+    """A client whose Open was not answered in time says it again on a new connection, as others say their Resume."""
+    group = Group()
+    leader = group.leader()
+    session = group.open(leader, 7)
+    again = wire.Open(b"nonce 7", TTL_MS, "test", "a test") if how == "open" else wire.Resume(session, b"nonce 7")
+    group.say(leader, 8, again)
+    assert "come back on another connection" in group.hung_up[7]
+    group.attach(leader, 8, session)
+    group.say(leader, 8, wire.Call(session, 0, 1, 1, "acquire", (True, 1), False))
+    assert len(group.replies(8)) == 1
+    assert not group.replies(7)
+
+
 def test_unknown_session_is_an_answer_of_apply() -> None:
     """A follower that lags must not call a session unknown that was just opened elsewhere."""
     group = Group()
