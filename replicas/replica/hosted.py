@@ -47,9 +47,11 @@ class Hosted:
     def _spread(self, effects: Effects, connection: int | None) -> None:
         """Tells this replica's clients what apply did; `connection` is where the command came from, if from here."""
         for session, nonce in effects.opened:
-            self._hosting.opened(nonce, session)
+            opener = self._hosting.judged(nonce)
+            if opener is not None:
+                self._speaks_for(opener, session)
         for nonce, rejection in effects.rejected:
-            self._turn_away(self._hosting.opened(nonce, None), rejection)
+            self._turn_away(self._hosting.judged(nonce), rejection)
         self._output.faults += effects.faults
         if connection is not None:
             for session, _ in effects.refused:
@@ -58,12 +60,16 @@ class Hosted:
             for answer in self._deletions.applied(connection, effects):
                 self._output.to_clients.append((connection, answer))
             for session in effects.resumed:
-                former = self._hosting.bind(connection, session)
-                if former is not None:
-                    self._hang_up(former, "its session has come back on another connection")
+                self._speaks_for(connection, session)
         self._reply(effects.replies, connection)
         for session in effects.ended:
             self._hosting.ended(session)
+
+    def _speaks_for(self, connection: int, session: int) -> None:
+        """A session has one mouth: its client's newest connection, whether opened again there or resumed."""
+        former = self._hosting.bind(connection, session)
+        if former is not None:
+            self._hang_up(former, "its session has come back on another connection")
 
     def _reply(self, replies: Sequence[tuple[int, ToClient]], connection: int | None) -> None:
         for session, message in replies:

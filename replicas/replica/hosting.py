@@ -81,12 +81,9 @@ class Hosting:
         self.link(connection).nonce = nonce
         self._connection_of_nonce[nonce] = connection
 
-    def opened(self, nonce: bytes, session: int | None) -> int | None:
-        """Apply has judged an Open: its session, or None if refused. Returns its client's connection, if here."""
-        connection = self._connection_of_nonce.pop(nonce, None)
-        if connection is not None and session is not None:
-            self.bind(connection, session)
-        return connection
+    def judged(self, nonce: bytes) -> int | None:
+        """Apply has judged an Open. Returns the connection that waits for it, if that is here."""
+        return self._connection_of_nonce.pop(nonce, None)
 
     def bind(self, connection: int, session: int) -> int | None:
         """From now on this connection speaks for the session. Returns the connection that did so before, if another."""

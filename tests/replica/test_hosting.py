@@ -35,14 +35,13 @@ def test_what_a_gone_connection_said_stays_pending() -> None:
     assert hosting.gone(1) is None
 
 
-def test_an_opened_session_finds_its_connection_by_the_nonce() -> None:
+def test_an_open_finds_the_newest_connection_that_said_it() -> None:
     hosting = Hosting()
     hosting.opening(1, b"n")
     hosting.opening(2, b"n")
-    hosting.opened(b"n", 7)
-    assert hosting.connection(7) == 2
-    hosting.opened(b"other", 8)
-    assert hosting.connection(8) is None
+    assert hosting.judged(b"n") == 2
+    assert hosting.judged(b"n") is None
+    assert hosting.judged(b"other") is None
 
 
 def test_a_session_moves_with_its_client_and_the_old_end_does_not_unbind_it() -> None:

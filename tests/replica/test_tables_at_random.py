@@ -20,7 +20,7 @@ from replicas.replica.snapshots import PART_RETRY_MS, Fetching
 
 quickly = settings(derandomize=True, database=None, max_examples=150, deadline=None)
 
-WORDS = ("opening", "opened", "refused", "bind", "gone", "ended", "add", "applied")
+WORDS = ("opening", "judged", "bind", "gone", "ended", "add", "applied")
 SMALL = st.integers(0, 3)
 
 
@@ -43,12 +43,9 @@ class Clients:
             case "opening":
                 hosting.opening(connection, nonce)
                 self.opening[nonce] = connection
-            case "opened" | "refused":
+            case "judged":
                 expected = self.opening.pop(nonce, None)
-                opened = session if word == "opened" else None
-                assert hosting.opened(nonce, opened) == expected, "it is said to whoever asked, if that is still there"
-                if expected is not None and opened is not None:
-                    self._is_at(session, expected)
+                assert hosting.judged(nonce) == expected, "it is said to whoever asked, if that is still there"
             case "bind":
                 former = self.where.get(session)
                 assert hosting.bind(connection, session) == (former if former != connection else None)
