@@ -151,8 +151,8 @@ class MovingWorld(World):
     @property
     def _member_addresses(self) -> tuple[str, ...]:
         """Where members are that may answer."""
-        members = self.members
-        return tuple(members[one].address for one in members if self.host_of(one) is not None)
+        hosts = {member.address: self.host_of(member.id) for member in self.members.values()}
+        return tuple(address for address, host in hosts.items() if host is not None and not host.gone)
 
     def _are_members(self, addresses: list[str], own: str) -> bool:
         return any(address in self._member_addresses and address != own for address in addresses)
