@@ -46,6 +46,40 @@ def test_a_forked_child_holds_nothing_and_disturbs_nothing(group: Group, start: 
     program.ends(says=("child", "parent"))
 
 
+@pytest.mark.parametrize("make", ["Lock()", "Condition(threading.Lock())"])
+def test_a_child_that_leaves_its_parents_with_releases_nothing(group: Group, start: Programs, make: str) -> None:
+    """`sys.exit()` in the child of a fork under a lock: the parent is still at its work, and holds it. A wait of the
+    child on a condition may not free it either.
+    """
+    program = start(
+        f"""
+        lock = threading.{make}
+        def forks(work):
+            with lock:
+                child = os.fork()
+                if not child:
+                    work()
+                elif os.waitpid(child, 0)[1] == 0 and lock.locked() and lock.fence:
+                    say("held")
+            assert child, "the child was told nothing"
+        def waits():
+            try:
+                getattr(lock, "wait", lambda _: None)(0)
+            except RuntimeError:
+                pass
+            sys.exit()
+        forks(waits)
+        try:
+            forks(lambda: None)
+        except threading.LockLost:
+            sys.exit()
+        say("parent")
+    """,
+        options=QUIET,
+    )
+    program.ends(says=("held", "held", "parent"), complains="this process was forked")
+
+
 def test_a_child_is_granted_what_its_parent_releases(group: Group, start: Programs) -> None:
     program = start(
         """
