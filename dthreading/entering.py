@@ -33,6 +33,10 @@ class Entered(Proxy):
         """Give it back."""
         raise NotImplementedError
 
+    def _leave(self) -> None:
+        """Release at the end of `with`."""
+        self.release()
+
     def _give_back(self) -> None:
         """Release after an interrupt, which is on its way to the caller and must arrive there."""
         raise NotImplementedError
@@ -53,7 +57,7 @@ class Entered(Proxy):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self.release()
+            self._leave()
         except Exception:
             if kind is None:
                 raise

@@ -28,9 +28,11 @@ class Hold(NamedTuple):
 class Holds:
     """The holds of one lock in this process, by thread."""
 
-    __slots__ = ("__weakref__", "_by_thread", "_outlives_proxies")
+    __slots__ = ("__weakref__", "_by_thread", "_outlives_proxies", "inherited")
 
     def __init__(self, *, outlives_proxies: bool) -> None:
+        self.inherited = False
+        """The parent held it when this process was forked, and this process has not acquired it since."""
         # One dictionary and nothing else, each operation of which is atomic: a signal handler or a sibling thread may
         # come in between any two lines.
         self._by_thread: dict[int, Hold] = {}
@@ -47,6 +49,7 @@ class Holds:
 
     def note(self, thread: int, hold: Hold) -> None:
         """`thread` has been granted this."""
+        self.inherited = False
         self._by_thread[thread] = hold
         if self._outlives_proxies:
             _outliving.add(self)
@@ -60,6 +63,12 @@ class Holds:
             _outliving.discard(self)
             if self._by_thread and self._outlives_proxies:
                 _outliving.add(self)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child, which holds nothing."""
+        inherited = self.inherited or bool(self._by_thread)
+        self.forget_all()
+        self.inherited = inherited
 
     def forget_all(self) -> None:
         """Nobody here holds anything."""
@@ -85,7 +94,7 @@ def holds_of(namespace: str, name: str, *, outlives_proxies: bool) -> Holds:
 
 
 def forget_all() -> None:
-    """The process holds nothing: it is a forked child, or its group has gone."""
+    """The process holds nothing: its group has gone."""
     for holds in list(_known.values()):
         holds.forget_all()
 
@@ -101,7 +110,8 @@ def generation() -> int:
 def _forget_in_child() -> None:
     _forks.append(os.getpid())
     _knowing._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - made for this
-    forget_all()
+    for holds in list(_known.values()):
+        holds.leave_to_parent()
 
 
 if hasattr(os, "register_at_fork"):

@@ -90,6 +90,12 @@ class Lock(Ownable):
             raise
         self._proxy_holds.forget(hold)
 
+    def _leave(self) -> None:
+        if self._proxy_settled and self._proxy_holds.inherited:
+            # A forked child comes to the end of its parent's `with`: to release would free what the parent holds.
+            raise LockLost(f"{self._proxy_target}: this process was forked, and left the hold to its parent")
+        self.release()
+
     def _release_once(self, thread: int, hold: Hold) -> int:  # noqa: ARG002 - of an RLock
         self._ask("release", (hold.fence,), RELEASE)
         return 0
@@ -370,6 +376,8 @@ class Condition(Proxy):
                 raise RuntimeError(complaint)
         else:
             hold = self._lock._proxy_holds.of_anybody(thread)
+            if self._lock._proxy_holds.inherited:
+                raise RuntimeError(complaint)  # our parent held it when it forked us
         if hold is not None:
             self._lock._check_valid(hold)
         return thread, hold
