@@ -35,6 +35,7 @@ from replicas.storage.disk import Directory
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
     from replicas.daemon.options import Options
     from replicas.paxos.types import Configuration
@@ -67,8 +68,7 @@ def run(options: Options) -> ExitCode:
     open_journal(replica=options.replica, level=options.log_level, as_json=options.log_json)
     storage = _open_storage(options)
     try:
-        socket_ = listening.listen(options)
-        with socket_:
+        with _listening(options) as socket_:
             address = listening.bound_address(socket_)
             if len(options.cluster) == 1:
                 options = replace(options, listen=address, cluster=(address,))
@@ -81,15 +81,26 @@ def run(options: Options) -> ExitCode:
     except StorageFailed as error:
         raise CannotServe(ExitCode.DISK_FAILED, str(error)) from None
     finally:
-        if options.listen.path and options.listen_fd is None:
-            # Before the directory's lock goes: whoever locks it next binds a socket of his own.
-            with contextlib.suppress(OSError):
-                os.unlink(options.listen.path)  # noqa: PTH108 - a socket
         storage.close()
     if service.end is not None:
         raise service.end
     log.info("stopped")
     return ExitCode.STOPPED
+
+
+@contextlib.contextmanager
+def _listening(options: Options) -> Iterator[socket.socket]:
+    """The socket. At the end its name goes, if it was made here, and only then the socket itself: nobody takes it for
+    a stale one meanwhile and has his own removed. Before the directory's lock goes, too: whoever locks it next binds
+    a socket of his own.
+    """
+    with listening.listen(options) as socket_:
+        try:
+            yield socket_
+        finally:
+            if options.listen.path and options.listen_fd is None:
+                with contextlib.suppress(OSError):
+                    os.unlink(options.listen.path)  # noqa: PTH108 - a socket
 
 
 def _open_storage(options: Options) -> Storage | MemoryStorage:
