@@ -175,6 +175,30 @@ def test_another_session_is_nobodys_to_use(cluster: Cluster, healthy: Raw) -> No
     assert is_served(healthy)
 
 
+@pytest.mark.parametrize(
+    ("question", "before", "after"),
+    [("add", (), (b"i" * 16,)), ("join", (), (b"j" * 16, "", 0)), ("replace", ("1",), (b"k" * 16,))],
+)
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "unix:relative", ""])
+def test_what_is_no_address_comes_into_no_log(
+    cluster: Cluster, healthy: Raw, question: str, before: tuple[str, ...], address: str, after: tuple[object, ...]
+) -> None:
+    """Every replica dials whoever is admitted, now and after each start: none could live with such an entry."""
+    answer = cluster.nodes[0].ask(f"members.{question}", *before, address, *after)
+    assert answer["refused"]
+    assert "is not an address" in answer["say"]
+    assert is_served(healthy)
+    assert [row["replica"] for row in cluster.nodes[0].ask("members.list")["members"]] == [1]
+
+
+@pytest.mark.parametrize("question", ["remove", "transfer"])
+def test_a_member_of_five_thousand_digits_is_no_member(cluster: Cluster, healthy: Raw, question: str) -> None:
+    """More digits than Python turns into a number."""
+    answer = cluster.nodes[0].ask(f"members.{question}", "9" * 5000, *([0] if question == "transfer" else []))
+    assert "there is no replica 999" in answer["say"]
+    assert is_served(healthy)
+
+
 def test_a_client_that_does_not_read(cluster: Cluster, healthy: Raw) -> None:
     """Its answers are kept up to a limit; then it is cut, and the replica's memory is its own again."""
     with cluster.client() as client:

@@ -232,6 +232,14 @@ def test_one_that_refuses_us_for_long_is_three_lines_and_one_more_when_it_takes_
     run(story)
 
 
+def test_what_is_no_address_is_dialed_by_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """It may stand in a log from before it was refused at the door: to end would be to end at each start anew."""
+    there = {1: "127.0.0.1:7450", 4: "nonsense", 5: "unix:/run/x"}
+    assert peers_module.dialable(there) == {1: Address("127.0.0.1", 7450), 5: Address("", 0, "/run/x")}
+    (record,) = caplog.records
+    assert record.getMessage().startswith("replica 4 cannot be linked to: 'nonsense' is not an address")
+
+
 def test_another_secret_makes_no_link(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         first, second = FakeReplica(1), FakeReplica(2, secret=os.urandom(32))
