@@ -30,6 +30,9 @@ MEMBERS_MAX: Final = 7
 YOUNG_MS: Final = 1000
 """A leader that was elected more recently may not have heard everybody who is there, and refuses nothing for that."""
 
+DIGITS_MAX: Final = 20
+"""No id has more of them, and Python turns a number of some thousands into a ValueError."""
+
 Answer = dict[str, Any]
 
 
@@ -133,7 +136,8 @@ class Requests:
     def _find(self, target: str) -> int | None:
         """The id of the replica that an operator means, by number or by address; former ones, too."""
         if target.isascii() and target.isdecimal():
-            return int(target) if 0 < int(target) <= self._roster.top else None
+            number = int(target[:DIGITS_MAX])
+            return number if 0 < number <= self._roster.top else None
         known = {replica: address for replica, address in self._roster.gone.items() if address == target}
         known |= {newcomer.id: newcomer.address for newcomer in self._roster.newcomers.values()}
         known |= {member.id: member.address for member in self._paxos.configuration.members}
