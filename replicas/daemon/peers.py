@@ -20,6 +20,7 @@ from dthreading.wire import limits
 from dthreading.wire.auth import Connector
 from dthreading.wire.codec import Codec, decode, encode
 from dthreading.wire.messages import Challenge, Rejected, Role, Welcome
+from replicas.daemon.address import Address, BadOptions
 from replicas.daemon.connections import Connection, Outgoing
 from replicas.daemon.journal import log
 from replicas.replica.acquaintance import GIVEN_UP, LATER, REMOVED, Objection
@@ -29,11 +30,10 @@ from replicas.replica.messages import PeerMessage, codec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replicas.daemon.address import Address
     from replicas.daemon.journal import Muffler
     from replicas.daemon.loop import Loop
 
-__all__ = ["Introduction", "Peers"]
+__all__ = ["Introduction", "Peers", "dialable"]
 
 DIAL_S_MIN: Final = 0.05
 """The first pause before a link is dialed again; it doubles, with jitter, up to `DIAL_S_MAX`."""
@@ -74,6 +74,17 @@ def _too_long(introduction: Introduction) -> str | None:
 _introductions: Final[Codec[Introduction]] = Codec(
     {100: Introduction}, natural=[Introduction], flaws={Introduction: _too_long}
 )
+
+
+def dialable(addresses: dict[int, str]) -> dict[int, Address]:
+    """Whom there can be a link to. What the log says is there for good, so what is no address must end nobody."""
+    others = {}
+    for replica, text in addresses.items():
+        try:
+            others[replica] = Address.parse(text)
+        except BadOptions as error:
+            log.error("replica %d cannot be linked to: %s (`dthreading members remove` takes it out)", replica, error)
+    return others
 
 
 class Host(Protocol):

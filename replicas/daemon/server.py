@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 from dthreading.errors import ProtocolError
 from dthreading.wire.messages import Answer, MoveOn, Query, ToReplica, Welcome
 from replicas.daemon import sight
-from replicas.daemon.address import Address
+from replicas.daemon.address import Address, BadOptions
 from replicas.daemon.clients import Clients
 from replicas.daemon.connections import Connection, Outgoing
 from replicas.daemon.entrance import Entrance
 from replicas.daemon.exits import ExitCode
 from replicas.daemon.journal import Muffler, log
 from replicas.daemon.logwriter import LogWriter
-from replicas.daemon.peers import Peers
+from replicas.daemon.peers import Peers, dialable
 from replicas.daemon.snapshotting import SnapshotKeeper
 from replicas.paxos.types import Role
 from replicas.replica.admission import Admission
@@ -49,6 +49,9 @@ TAKES_MAX: Final = 16
 
 PAUSE_S: Final = 0.001
 """Before a turn that only the core wishes for: it is in the middle of a snapshot, or its window is full."""
+
+ADDRESS_AT: Final = {"members.add": 0, "members.join": 0, "members.replace": 1}
+"""Which argument of these questions is an address. It comes into the log, where nobody can refuse it any more."""
 
 HAND_OVER_S: Final = 3.0
 """How long a stopping leader waits for a successor. Without one, the others find out by their election timeout."""
@@ -152,6 +155,8 @@ class Daemon(Entrance):
             self.clients.send(connection, Answer(query.number, answer))
         elif self.core is None:
             raise ProtocolError("this replica is in no group yet")
+        elif flaw := _flaw_of_address(query):
+            self.clients.send(connection, Answer(query.number, {"done": False, "refused": True, "say": flaw}))
         else:
             try:
                 self.client_said(connection, query, body)
@@ -226,7 +231,7 @@ class Daemon(Entrance):
         for notice in output.notices:
             log.info("%s", notice)
         if output.links is not None:
-            self.peers.link({replica: Address.parse(address) for replica, address in output.links.items()})
+            self.peers.link(dialable(output.links))
         if self._ready is not None and core.paxos.role != Role.LEARNER:
             self._say_ready()
         # Before the disk: a leader's Accepts travel while it writes, and no heartbeat waits for a sync.
@@ -342,3 +347,15 @@ class Daemon(Entrance):
     def status(self) -> dict[str, Any]:
         """What `dthreading status` shows of this replica."""
         return sight.status(self.options, self.storage, self.core, self.peers.linked)
+
+
+def _flaw_of_address(query: Query) -> str:
+    """What is wrong with the address that it names, if it names one."""
+    at = ADDRESS_AT.get(query.question, len(query.arguments))
+    text = query.arguments[at] if at < len(query.arguments) else None
+    if isinstance(text, str):
+        try:
+            Address.parse(text)
+        except BadOptions as error:
+            return str(error)
+    return ""
