@@ -164,6 +164,34 @@ def test_after_a_failed_sync_nothing_is_written_or_said(here: bool) -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_an_error_of_ours_in_the_writing_ends_the_replica_wherever_it_happens(here: bool) -> None:
+    """A thread that died in silence would leave a leader that is heard by all and never writes again."""
+
+    async def story() -> None:
+        heard: list[BaseException] = []
+        disk = Disk()
+        bench = Bench(disk, slow=not here)
+
+        def handle(_: object, context: dict) -> None:
+            heard.append(context["exception"])
+            bench.changed.set()
+
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(handle)
+        disk.inside = 1  # so that the next one is a second sync in flight, which is asserted
+        bench.writer.add(1, [1], [(2, "a")])
+        loop.call_soon(bench.writer.go)
+        await bench.until(lambda: bool(heard))
+        assert "two syncs in flight" in repr(heard[0]) + repr(heard[0].__cause__)
+        assert not isinstance(heard[0], OSError), "that would count as some connection's own trouble"
+        assert bench.synced == []
+        assert bench.writer.broken or here
+        bench.writer.close()
+
+    asyncio.run(story())
+
+
 def test_memory_only_is_durable_at_once() -> None:
     async def story() -> None:
         bench = Bench(None)
