@@ -160,6 +160,9 @@ class LogWriter:
             except StorageFailed as error:
                 self._loop.call_soon_threadsafe(self._give_up, error)
                 return
+            except Exception as error:  # noqa: BLE001 - without its thread a leader would be heard and never write
+                self._loop.call_soon_threadsafe(self._break, error)
+                return
             self._loop.call_soon_threadsafe(self._written, batch)
 
     def _written(self, batch: _Batch) -> None:
@@ -169,6 +172,11 @@ class LogWriter:
     def _done(self, batch: _Batch) -> None:
         if not self.broken:
             self._synced(batch.number, batch.messages)
+
+    def _break(self, error: Exception) -> None:
+        """An error of ours ends the process as it would have in the loop."""
+        self.broken = True
+        raise RuntimeError("writing the log failed") from error
 
     def _give_up(self, error: StorageFailed) -> None:
         # A sync that failed may have lost pages that a second one would report as written: it is never tried again.
