@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dthreading import reading, waking
 from dthreading.dialing import Dialer
 from dthreading.errors import GroupUnreachable
-from dthreading.reporting import Reporter
+from dthreading.reporting import Reporter, complain
 from dthreading.session import ClientSession, PendingCall, Target
 
 if TYPE_CHECKING:
@@ -174,14 +174,17 @@ class Service:
         self._wake_read, self._wake_write = waking.pipe(self, self._cannot_begin)
         try:
             while not self.stopped:
-                self._turn_safely()
+                try:
+                    self._turn_safely()
+                except BaseException:  # noqa: BLE001 - a handler of the logger has failed here, too
+                    complain()
         finally:
             self.ident = 0
             self._ended.release()
 
     def _cannot_begin(self, why: str) -> None:
         if self.dialer.trouble is None:
-            logger.warning("%s", why)
+            self._reporter.warn(why)
         self.dialer.trouble = GroupUnreachable(why)
 
     def _turn_safely(self) -> None:
@@ -189,10 +192,12 @@ class Service:
             self.turn()
             if self.aside is not None:
                 self.aside()
-        except Exception as error:
-            logger.exception("an error in the client's service thread; it goes on with a new connection")
-            self.dialer.drop(self.session, self._clock(), f"{type(error).__name__} in the service thread")
-            select.select((), (), (), FAILURE_PAUSE_S)
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler, too: nobody else would serve
+            try:
+                logger.exception("an error in the client's service thread; it goes on with a new connection")
+            finally:
+                self.dialer.drop(self.session, self._clock(), f"{type(error).__name__} in the service thread")
+                select.select((), (), (), FAILURE_PAUSE_S)
 
     def turn(self, most_s: float = _NEVER) -> None:
         """Does all that is to be done now, then sleeps until something comes or is due, and takes in what came.
@@ -266,7 +271,7 @@ class Service:
         link = self.dialer.current
         if self._requests or (link is not None and (link.broken is not None or link.inbox)):
             return 0.0
-        due = min(now + most_s, self.dialer.next_at(session))
+        due = min(now + most_s, self.dialer.next_at(session), self._reporter.again_at)
         if session is not None:
             due = min(due, session.next_at(now))
         if self.aside is not None:
