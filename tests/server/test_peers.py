@@ -161,6 +161,53 @@ def test_a_link_that_breaks_is_dialed_again(caplog: pytest.LogCaptureFixture) ->
     assert "lost the link to replica 2" in caplog.text
 
 
+def test_a_machine_without_a_thread_to_spare_dials_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are looked up in threads. When one cannot be had for a moment, the link must not be lost for ever."""
+    monkeypatch.setattr(peers_module, "DIAL_S_MIN", 0.001)
+
+    async def story() -> None:
+        first, second = FakeReplica(1), FakeReplica(2)
+        look_up = first.loop.getaddrinfo
+
+        async def short(*arguments: object, **more: object) -> object:
+            monkeypatch.setattr(first.loop, "getaddrinfo", look_up)
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(first.loop, "getaddrinfo", short)
+        first.peers.link({2: await second.listen()})
+        await first.until(lambda: first.ups == [2])
+        first.close()
+        second.close()
+
+    run(story)
+
+
+def test_a_link_that_is_begun_anew_while_it_is_dialed_waits_for_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was hung up before it was connected says nothing on the connection, so nobody must wait for it to."""
+    monkeypatch.setattr(peers_module, "HANDSHAKE_S", 3600.0)
+
+    async def story() -> None:
+        first, second = FakeReplica(1), FakeReplica(2)
+        connect = first.loop.sock_connect
+        dialing, gate = asyncio.Event(), asyncio.Event()
+
+        async def slow(*arguments: object) -> None:
+            dialing.set()
+            await gate.wait()
+            await connect(*arguments)
+
+        monkeypatch.setattr(first.loop, "sock_connect", slow)
+        first.peers.link({2: await second.listen()})
+        await asyncio.wait_for(dialing.wait(), 10)
+        first.peers.introduce_again()
+        gate.set()
+        await first.until(lambda: first.ups == [2])
+        first.close()
+        second.close()
+
+    run(story)
+
+
 def test_a_replica_that_is_down_for_long_is_one_line(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
