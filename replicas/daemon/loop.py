@@ -130,7 +130,10 @@ class Loop(asyncio.SelectorEventLoop):
         """
         if isinstance(address, str):
             return await self._connect(socket.AF_UNIX, address, protocol)
-        found = await self.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        try:
+            found = await self.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        except (RuntimeError, UnicodeError) as error:  # no thread can be had to look it up, or it is no name at all
+            raise OSError(errno.EAGAIN, str(error)) from error
         for count, (family, _, _, _, place) in enumerate(found, 1):
             try:
                 return await self._connect(family, place, protocol)
