@@ -144,7 +144,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self.opened()
+        if self.closed:  # hung up while it was being connected
+            transport.close()
+        else:
+            self.opened()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
