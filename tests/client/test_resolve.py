@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import pwd
 import socket
 import sys
 import threading
@@ -101,6 +104,79 @@ def test_a_name_that_means_nothing_is_said(monkeypatch: pytest.MonkeyPatch, secr
     assert finder.next(0.0) is None
     assert woken.acquire(timeout=10)
     with pytest.raises(GroupUnreachable, match="looking up nowhere:7 failed"):
+        finder.next(0.0)
+
+
+def test_a_look_up_that_no_thread_can_be_started_for_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, secret_file: Path
+) -> None:
+    """A program at its limit of threads: a look-up that never began would be waited for until the process ends."""
+    woken = threading.Semaphore(0)
+    found = Endpoint("192.0.2.1:7", socket.AF_INET, ("192.0.2.1", 7))
+    monkeypatch.setattr(resolve, "endpoints", lambda _: [found])
+    finder = Finder(
+        Settings(servers=("replica.example.org:7",), namespace="", secret=secret_file), lambda: 0.0, woken.release
+    )
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(GroupUnreachable, match=r"replica.example.org:7 failed: can't start new thread"):
+            finder.next(0.0)
+    finder.failed(0.0)
+    assert finder.dial_at() < 1
+    assert finder.next(1.0) is None
+    assert woken.acquire(timeout=10)
+    assert finder.next(1.0) == (found, bytes(32))
+
+
+def test_a_replica_without_an_address_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that was given up has still its SRV record, and no address any more."""
+    monkeypatch.setattr(resolve, "_services", lambda _: [("gone", 7), ("127.0.0.2", 7), ("127.0.0.3", 7)])
+    real = socket.getaddrinfo
+
+    def look_up(host: str, *arguments: Any, **more: Any) -> Any:
+        if host == "gone":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *arguments, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert [found.name for found in resolve.endpoints("a.example.org")] == ["127.0.0.2:7", "127.0.0.3:7"]
+    monkeypatch.setattr(resolve, "_services", lambda _: [("gone", 7), ("gone", 8)])
+    with pytest.raises(GroupUnreachable, match="no address for the server gone:8"):
+        resolve.endpoints("a.example.org")
+
+
+def test_a_secret_that_no_descriptor_is_left_for_is_no_wrong_secret(
+    monkeypatch: pytest.MonkeyPatch, secret_file: Path
+) -> None:
+    """What waits must not be refused for good because the process has too many files open for a moment."""
+    finder = Finder(Settings(servers=("127.0.0.1:7",), namespace="", secret=secret_file), lambda: 0.0, print)
+
+    def read(_: Path) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dthreading.asking.load_secret", read)
+        with pytest.raises(GroupUnreachable, match="Too many open files"):
+            finder.next(0.0)
+    finder.failed(0.0)
+    assert finder.next(1.0) is not None
+
+
+def test_a_user_without_a_home_is_told_how_to_name_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run under a number that no user has."""
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    for variable in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    finder = Finder(Settings(servers=("127.0.0.1:7",), namespace=""), lambda: 0.0, print)
+    with pytest.raises(NotAuthenticated, match="DTHREADING_SECRET_FILE"):
         finder.next(0.0)
 
 
