@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,6 +25,9 @@ __all__ = ["ask", "ask_any", "read_secret"]
 
 TIMEOUT_S: Final = 5.0
 """For each step of the conversation: what is asked of a person's patience when a replica hangs."""
+
+PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What says nothing against the file: there were too many open ones, or no memory."""
 
 M = TypeVar("M")
 
@@ -73,14 +77,20 @@ def read_secret(path: Path | None) -> bytes:
 
     Raises:
         NotAuthenticated: it cannot be read, or is no secret.
+        GroupUnreachable: this process or machine is out of what it takes to read a file, which may pass.
 
     """
-    path = path or default_secret_path()
+    try:
+        path = path or default_secret_path()
+    except RuntimeError as error:
+        raise NotAuthenticated(f"the group's secret file: {error}; DTHREADING_SECRET_FILE names one") from None
     try:
         return load_secret(path)
     except NotAuthenticated:
         raise  # an OSError, too: a PermissionError
     except OSError as error:
+        if error.errno in PASSING:
+            raise GroupUnreachable(f"the group's secret file {path} cannot be read now ({error.strerror})") from None
         raise NotAuthenticated(
             f"the group's secret file {path} cannot be read ({error.strerror}): dthreading-server makes it on its first"
             " start; DTHREADING_SECRET_FILE names another one"

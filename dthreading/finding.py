@@ -87,8 +87,11 @@ class Finder:
             self._starter.found()
 
     def _look_up(self, name: str) -> None:
+        try:
+            threading.Thread(target=self._ask, args=(name,), name="dthreading-resolver", daemon=True).start()
+        except RuntimeError as error:  # too many threads
+            raise GroupUnreachable(f"looking up {name} failed: {error}") from None
         self._looking_up = name
-        threading.Thread(target=self._ask, args=(name,), name="dthreading-resolver", daemon=True).start()
 
     def _ask(self, name: str) -> None:
         try:

@@ -73,7 +73,16 @@ def endpoints(server: str) -> list[Endpoint]:
     host, colon, port = server.rpartition(":")
     if colon:
         return _look_up(host, int(port))
-    return [endpoint for target, at in _services(server) for endpoint in _look_up(target, at)]
+    found: list[Endpoint] = []
+    trouble: GroupUnreachable | None = None
+    for target, at in _services(server):
+        try:
+            found += _look_up(target, at)
+        except GroupUnreachable as error:  # the records of a machine that is gone go last, and not together
+            trouble = error
+    if trouble is not None and not found:
+        raise trouble
+    return found
 
 
 def _look_up(host: str, port: int) -> list[Endpoint]:
