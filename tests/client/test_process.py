@@ -244,6 +244,25 @@ def test_a_fork_while_other_threads_call_deadlocks_nobody(fake: Fake, run: Any) 
     program.ends(says="done")
 
 
+# --- signals and descriptors ---
+
+
+def test_a_replica_that_hangs_up_ends_nobody_who_minds_broken_pipes(fake: Fake, run: Any) -> None:
+    """A command-line tool ends by SIGPIPE when its reader is gone. The group's connection is no such pipe."""
+    program = run("""
+        import socket
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        lock = target()
+        call(lock, "echo", (), READ)
+        for _ in range(3):
+            link = runtime.client()._service.dialer.link
+            link.socket.shutdown(socket.SHUT_WR)  # as if the other end had reset it
+            assert call(lock, "echo", (1,), READ).value == (1,)
+        say("alive")
+    """)
+    program.ends(says="alive")
+
+
 # --- exit ---
 
 
