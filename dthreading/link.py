@@ -41,6 +41,11 @@ WRITE_BYTES: Final = 256 * 1024
 """About how much is joined for one write: enough to fill any socket, little enough to copy."""
 
 
+NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)
+"""A replica that has hung up must not end a program that has SIGPIPE at its default, as command-line tools do. (macOS
+has no such flag.)"""
+
+
 class Link:
     """A connection, from the call of connect() on.
 
@@ -120,7 +125,7 @@ class Link:
         if not data:
             return
         try:
-            sent = self.socket.send(data)
+            sent = self.socket.send(data, NO_SIGNAL)
         except BlockingIOError:
             sent = 0
         except OSError as error:
