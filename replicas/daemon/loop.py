@@ -21,7 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
 __all__ = ["Loop", "Server", "Stream"]
 
@@ -117,6 +117,12 @@ class Loop(asyncio.SelectorEventLoop):
         else:
             self.call_soon(action)
 
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A task whose error is told at once. asyncio tells of it when the task is forgotten, which may be never."""
+        task = self.create_task(work, name=name)
+        task.add_done_callback(_raise_its_error)
+        return task
+
     def serve(self, listening: socket.socket, make: Callable[[], Protocol], backlog: int) -> Server:
         """Accept connections, each with a protocol of its own."""
         return Server(self, listening, make, backlog)
@@ -170,6 +176,11 @@ class Loop(asyncio.SelectorEventLoop):
 
     def _crashed(self, error: Exception) -> None:
         self.call_exception_handler({"message": "an error while a socket was served", "exception": error})
+
+
+def _raise_its_error(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.result()
 
 
 class Server:

@@ -229,7 +229,7 @@ class _Dialer:
         self._timer = None
         if self._stopped:
             return
-        self._task = self._loop.create_task(self._connect(), name=f"dial replica {self.replica}")
+        self._task = self._loop.spawn(self._connect(), f"dial replica {self.replica}")
 
     def stop(self) -> None:
         """Dial no more; what was sent leaves first."""

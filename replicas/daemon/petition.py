@@ -92,7 +92,7 @@ class Petition:
 
     def start(self) -> None:
         """Begin to ask."""
-        self._task = self._loop.create_task(self._run(), name="ask to be admitted")
+        self._task = self._loop.spawn(self._run(), "ask to be admitted")
 
     def stop(self) -> None:
         """Ask no more."""
