@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.server.cluster import ROOT
+from tests.server.cluster import ROOT, Cluster
 
 TIMEOUT_S = 60
 
@@ -55,3 +55,14 @@ def test_the_socket_of_a_living_replica_stays(tmp_path: Path) -> None:
         assert "another process listens there already" in result.stderr
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
+
+
+def test_a_replica_whose_directory_was_moved_away_says_how_it_is() -> None:
+    """It goes on, since its files are open; whoever asks it for its status is not left without an answer."""
+    with Cluster(1) as cluster:
+        (node,) = cluster.nodes
+        cluster.leader()
+        node.data.rename(cluster.directory / "moved")
+        status = node.ask("status")
+        assert status["role"] == "leader"
+        assert status["disk_bytes"] == 0
