@@ -39,9 +39,10 @@ def status(
 
 
 def _disk_bytes(directory: Path) -> int:
-    """What the directory's few files take, segments made ahead included."""
+    """What the directory's few files take, segments made ahead included; as far as it can be looked at now."""
     total = 0
-    for path in directory.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_blocks * 512
+    with contextlib.suppress(OSError):  # it was moved away, or there is no descriptor left to read it with
+        for path in directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                total += path.stat().st_blocks * 512
     return total
