@@ -2,13 +2,15 @@
 """Semaphore, Event and Barrier above the wire."""
 
 import pickle
+import sys
 import threading
 
 import pytest
 
 import dthreading
-from dthreading.errors import OutcomeUnknown
+from dthreading.errors import GroupUnreachable, OutcomeUnknown
 from dthreading.session.calls import ACQUIRE, Target
+from tests.tracing import interrupted_at
 
 pytestmark = pytest.mark.usefixtures("group")
 
@@ -72,6 +74,30 @@ def test_an_interrupted_semaphore_acquire_gives_its_permit_back(until_waiting, b
     helper.result()
     semaphore.release()
     assert semaphore._value == 1
+
+
+def test_an_interrupt_arrives_even_if_the_permit_cannot_be_given_back(monkeypatch, caplog):
+    """Ctrl-C just after the grant, and the group is away: the program asked to end must hear that, not the group."""
+    semaphore = dthreading.Semaphore(2, name="slots")
+    semaphore.acquire()
+    asked = type(semaphore)._ask
+
+    def ask(self, operation, *arguments, **more):
+        if operation == "release":
+            raise GroupUnreachable("no replica answered")
+        return asked(self, operation, *arguments, **more)
+
+    monkeypatch.setattr(type(semaphore), "_ask", ask)
+    files = {sys.modules[name].__file__ for name in ("dthreading.signals", "dthreading.entering")}
+    step = struck = 0
+    while True:
+        step += 1
+        place = interrupted_at(step, lambda: semaphore.acquire(blocking=False), files)
+        if not place:
+            break
+        struck += "could not be given back" in caplog.text
+        caplog.clear()
+    assert struck, "the interrupts hit nothing"
 
 
 def test_semaphore_with_never_masks(group, caplog):
@@ -162,6 +188,37 @@ def test_a_failed_action_breaks_it(background):
     assert barrier.broken
     barrier.reset()
     assert not barrier.broken
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "and again"])
+def test_an_interrupt_anywhere_in_the_last_partys_wait_leaves_nobody_waiting_for_its_action(
+    background, until_waiting, monkeypatch, again
+):
+    """Whatever line of ours it hits: the barrier is as it was, or passed, or broken, and nobody acts for ever."""
+    barrier = dthreading.Barrier(2, lambda: None, name="meet")
+    files = {sys.modules[name].__file__ for name in ("dthreading.signals", "dthreading.proxy")}
+    asked = type(barrier)._ask
+    strikes = []
+
+    def ask(self, operation, *arguments, **more):
+        if operation == "action_done" and arguments[0] == (False,) and len(strikes) < 3 * again:
+            strikes.append(True)
+            raise KeyboardInterrupt
+        return asked(self, operation, *arguments, **more)
+
+    monkeypatch.setattr(type(barrier), "_ask", ask)
+    step = 0
+    while True:
+        step += 1
+        strikes.clear()
+        other = background(outcome, barrier.wait)
+        until_waiting(barrier, "arrived")
+        place = interrupted_at(step, barrier.wait, files)
+        background(barrier.reset).result()  # which waits for the end of an action that runs
+        assert other.result() in {0, (threading.BrokenBarrierError, "")}, place
+        if not place:
+            break
+    assert step > 10, "the interrupts hit nothing"
 
 
 def test_a_session_that_ends_breaks_it(group, other, background, until_waiting):
