@@ -8,16 +8,20 @@ body raised is never hidden by what the release raises.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dthreading.proxy import Proxy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["Entered"]
+__all__ = ["STRIKES_MAX", "Entered"]
 
 logger = logging.getLogger("dthreading")
+
+STRIKES_MAX: Final = 1000
+"""More often than that nobody presses Ctrl-C within a lease: what strikes so often will not stop."""
 
 
 class Entered(Proxy):
@@ -37,9 +41,12 @@ class Entered(Proxy):
         """Release at the end of `with`."""
         self.release()
 
-    def _give_back(self) -> None:
+    def _give_back(self, release: Callable[[], object] | None = None) -> None:
         """Release after an interrupt, which is on its way to the caller and must arrive there."""
-        raise NotImplementedError
+        try:
+            (self.release if release is None else release)()
+        except Exception:
+            logger.warning("%r could not be given back after an interrupt", self._proxy_target, exc_info=True)
 
     def __enter__(self) -> bool:
         entered = False

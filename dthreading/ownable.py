@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dthreading import holds, naming, runtime
-from dthreading.entering import Entered
+from dthreading.entering import STRIKES_MAX, Entered
 from dthreading.errors import DThreadingError, LockLost
 from dthreading.holds import Hold, Holds, holds_of
 from dthreading.proxy import FOR_EVER_S
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Ownable"]
 
 logger = logging.getLogger("dthreading")
-
-STRIKES_MAX: Final = 1000
-"""More often than that nobody presses Ctrl-C within a lease: what strikes so often will not stop."""
 
 
 class Ownable(Entered):
@@ -129,13 +126,6 @@ class Ownable(Entered):
     def _hold_in(self, answer: Answer) -> Hold:
         """What the answer to an acquire gave."""
         raise NotImplementedError
-
-    def _give_back(self) -> None:
-        """Release after an interrupt, which is on its way to the caller and must arrive there."""
-        try:
-            self.release()
-        except Exception:
-            logger.warning("%r could not be given back after an interrupt", self._proxy_target, exc_info=True)
 
     def _release_once(self, thread: int, hold: Hold) -> int:
         """Asks the group to end that hold, or a level of it; the depth that is left."""

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import threading as _threading
 import warnings
 from typing import TYPE_CHECKING, ClassVar
 
 from dthreading import runtime
-from dthreading.entering import Entered
+from dthreading.entering import STRIKES_MAX, Entered
 from dthreading.proxy import Proxy, timeout_in_seconds
 from dthreading.session.calls import ACQUIRE, CHANGE, READ, TRY_ACQUIRE, WAIT_BARRIER, WAIT_EVENT, Manner, OnLost
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Barrier", "BoundedSemaphore", "Event", "Semaphore"]
+
+logger = logging.getLogger("dthreading")
 
 CHANGE_IN_TURN = Manner(parks=True, on_lost=OnLost.UNKNOWN)
 """Barrier.abort and reset: they wait for the end of an action that runs."""
@@ -56,7 +59,7 @@ class Semaphore(Entered):
             return granted  # noqa: RET504 - an interrupt may come between
         except BaseException:
             if granted:
-                self._ask("release", (1,), CHANGE)
+                self._give_back(lambda: self._ask("release", (1,), CHANGE))
             raise
 
     def release(self, n: int = 1) -> None:
@@ -64,9 +67,6 @@ class Semaphore(Entered):
         if n < 1:
             raise ValueError("n must be one or more")
         self._ask("release", (operator.index(n),), CHANGE)
-
-    def _give_back(self) -> None:
-        self.release()
 
     @property
     def _value(self) -> int:
@@ -197,19 +197,32 @@ class Barrier(Proxy):
         """
         seconds = timeout_in_seconds(self._timeout if timeout is None else timeout)
         arguments = (self._action is not None, runtime.thread_token())
-        index, run_action = self._ask("wait", arguments, WAIT_BARRIER, seconds).value
-        if run_action:
-            self._run_action()
-        return int(index)
-
-    def _run_action(self) -> None:
-        assert self._action is not None, "only who brought an action is told to run one"
+        acts = False
         try:
-            self._action()
+            index, acts = self._ask("wait", arguments, WAIT_BARRIER, seconds).value
+            if acts:
+                assert self._action is not None, "only who brought an action is told to run one"
+                self._action()
+                self._ask("action_done", (True,), CHANGE)
+                acts = False
+            return int(index)
         except BaseException:
-            self._ask("action_done", (False,), CHANGE)
+            if acts:
+                self._end_in_failure()
             raise
-        self._ask("action_done", (True,), CHANGE)
+
+    def _end_in_failure(self) -> None:
+        """The action has failed, or its end could not be said. All others wait for that, so further interrupts wait,
+        too; and what is raised in the end is what came first.
+        """
+        for _ in range(STRIKES_MAX):
+            try:
+                self._ask("action_done", (False,), CHANGE)
+            except Exception as error:  # noqa: BLE001 - it has ended already; or the group is away, as its log says
+                logger.debug("%r: the end of an action was not taken: %s", self._proxy_target, error)
+            except BaseException:  # noqa: BLE001, S112 - see above
+                continue
+            return
 
     def reset(self) -> None:
         """As new; whoever waits now gets BrokenBarrierError."""
