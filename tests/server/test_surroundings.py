@@ -5,15 +5,26 @@ read. A replica that is told no by its surroundings says so, and neither harms w
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
+import selectors
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.server.cluster import ROOT, Cluster
+import pytest
 
-TIMEOUT_S = 60
+from dthreading.wire.messages import Role
+from tests.server.cluster import ROOT, Cluster
+from tests.server.raw import Raw, secret_in
+
+TIMEOUT_S = 30
 
 
 def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,3 +77,102 @@ def test_a_replica_whose_directory_was_moved_away_says_how_it_is() -> None:
         status = node.ask("status")
         assert status["role"] == "leader"
         assert status["disk_bytes"] == 0
+
+
+# --- readers that do not read, and descriptors that are not there
+
+
+@pytest.fixture
+def stuck() -> Iterator[tuple[int, int]]:
+    """Both ends of a pipe that is full, since nobody reads it."""
+    reading, writing = os.pipe()
+    for end in (reading, writing):
+        os.set_blocking(end, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)  # as a supervisor's pipe is
+    yield reading, writing
+    os.close(reading)
+    os.close(writing)
+
+
+def drained(reading: int) -> str:
+    """All that is in the pipe now, without what filled it."""
+    parts = []
+    with contextlib.suppress(BlockingIOError):
+        while part := os.read(reading, 65536):
+            parts.append(part)
+    return b"".join(parts).replace(b"\0", b"").decode()
+
+
+@contextlib.contextmanager
+def started(folder: Path, stderr: int, *, as_json: bool = False) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A replica whose log goes there, and its address, once it is ready. It does not outlive the test."""
+    words = [sys.executable, "-m", "replicas.cli", "--memory", "--listen", "127.0.0.1:0"]
+    words += ["--secret-file", str(folder / "secret"), *(["--log-json"] if as_json else [])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            with selectors.DefaultSelector() as selector:
+                selector.register(process.stdout, selectors.EVENT_READ)
+                assert selector.select(TIMEOUT_S), "it waits for the reader of its log"
+            address = re.search(r" at (\S+), ", process.stdout.readline())
+            assert address is not None
+            yield process, address[1]
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_reader_of_the_log_that_stands_still_stops_nobody(
+    stuck: tuple[int, int], tmp_path: Path, as_json: bool
+) -> None:
+    """A supervisor that hangs, a pager that was left open, a terminal that was stopped: the replica serves on. Once its
+    log is read again it says how much is missing.
+    """
+    reading, writing = stuck
+    with started(tmp_path, writing, as_json=as_json) as (process, address):
+        with Raw(address, secret_in(tmp_path / "secret"), Role.ADMIN) as operator:
+            assert operator.ask("status")["replica"] == 1
+        assert drained(reading) == ""
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_S) == 0
+    first, *rest = drained(reading).splitlines()
+    assert re.search(r"\b[1-9]\d* lines were left out, since nobody read what stood here", first)
+    assert "stopping: handing over" in rest[0]
+    if as_json:
+        assert json.loads(first)["level"] == "warning"
+
+
+def test_a_refusal_waits_for_no_reader(stuck: tuple[int, int]) -> None:
+    words = [sys.executable, "-m", "replicas.cli", "--listen", "0.0.0.0:0"]
+    with subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=stuck[1]) as process:
+        try:
+            assert process.wait(TIMEOUT_S / 4) == 2
+        finally:
+            process.kill()
+
+
+def test_a_process_that_is_started_without_descriptors_gives_their_numbers_to_no_file(tmp_path: Path) -> None:
+    """The interpreter and the C library write what they have to complain of to descriptor 2, whatever that is."""
+    shell = 'exec 0<&- 1<&- 2<&-; exec "$0" -m replicas.cli --listen "unix:$1" --data-dir "$2"'
+    tmp_path.chmod(0o700)
+    address = tmp_path / "socket"
+    words = ["/bin/sh", "-c", shell, sys.executable, str(address), str(tmp_path / "data")]
+    with subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        try:
+            deadline = time.monotonic() + TIMEOUT_S
+            while not address.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            with Raw(f"unix:{address}", None, Role.ADMIN) as operator:
+                assert operator.ask("status")["replica"] == 1
+            for number in range(3):
+                assert Path(f"/proc/{process.pid}/fd/{number}").readlink() == Path(os.devnull)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT_S) == 0
+        finally:
+            process.kill()
