@@ -38,6 +38,16 @@ def test_without_anything_the_group_is_the_embedded_one_and_the_namespace_the_sc
     assert not config.is_configured()
 
 
+def test_the_namespace_of_a_script_in_a_folder_whose_name_is_no_text(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    monkeypatch.setattr(sys, "argv", [str(folder / "program.py")])
+    (folder / "program.py").touch()
+    assert config.current().namespace == rf"{tmp_path}/caf\udce9/program.py"
+
+
 def test_the_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DTHREADING_SERVERS", "a:1,b:2")
     monkeypatch.setenv("DTHREADING_LEASE", "5")

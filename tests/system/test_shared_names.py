@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_unnamed_objects_of_one_script_are_shared(group: Group, start: Programs)
     first = start(ONE_SCRIPT, "first", script="jobs")
     first.hears("holds jobs.lock jobs.Work.items jobs.Work.ready")
     second = start(ONE_SCRIPT, "second", script="jobs")
+    second.hears("waits")
+    first.tell()
+    second.ends()
+    first.ends(says=("item",))
+
+
+def test_a_script_whose_name_is_no_text(group: Group, start: Programs) -> None:
+    """A file that was named on another system: its bytes are no UTF-8, and the group knows text only."""
+    odd = os.fsdecode(b"caf\xe9")
+    first = start(ONE_SCRIPT, "first", script=odd)
+    first.hears(r"holds caf\udce9.lock caf\udce9.Work.items caf\udce9.Work.ready")
+    second = start(ONE_SCRIPT, "second", script=odd)
     second.hears("waits")
     first.tell()
     second.ends()
