@@ -23,6 +23,7 @@ from dthreading.errors import DThreadingError, GroupUnreachable, LockLost, Objec
 from dthreading.service import Service
 from dthreading.session import Answer, Deadline, Manner, OnLost, PendingCall, State, Target
 from dthreading.wire.messages import Status
+from dthreading.wire.places import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -365,4 +366,4 @@ def _clock_for(settings: Settings) -> Callable[[], float]:
 
 def _label() -> str:
     script = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""  # noqa: PTH119 - as it was typed
-    return f"{script or 'python'} {socket.gethostname()}:{os.getpid()}"[:200]
+    return readable(f"{script or 'python'} {socket.gethostname()}:{os.getpid()}"[:200])

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from dthreading.errors import WrongGroup
 from dthreading.wire.limits import NAME_BYTES_MAX, SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN
+from dthreading.wire.places import readable
 
 __all__ = [
     "SETTINGS",
@@ -289,7 +290,7 @@ def _default_namespace(*, embedded: bool) -> str:
         return ""
     script = sys.argv[0] if getattr(sys, "argv", None) else ""
     path = os.path.realpath(script) if script and Path(script).exists() else f"{Path.cwd()}/{script or '-'}"
-    return path.encode()[-NAME_BYTES_MAX:].decode(errors="ignore")
+    return readable(path).encode()[-NAME_BYTES_MAX:].decode(errors="ignore")
 
 
 def _seconds(name: str, value: Any, default: float) -> float:

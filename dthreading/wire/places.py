@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["find_module", "module_name"]
+__all__ = ["find_module", "module_name", "readable"]
+
+
+def readable(text: str) -> str:
+    """`text` as it may travel: a file's name may hold bytes that are no UTF-8, which stand in it as lone surrogates."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def module_name(namespace: dict[str, Any]) -> str | None:
@@ -44,5 +49,5 @@ def _script_stem(path: object) -> str | None:
     stem = os.path.splitext(file)[0]  # noqa: PTH122 - pathlib costs more to import than all of this module
     if stem == "__main__":
         # `python folder` and `python program.pyz` run a `__main__.py`: the folder or archive is what has a name.
-        return os.path.splitext(os.path.basename(folder))[0] or None  # noqa: PTH119, PTH122
-    return stem or None
+        stem = os.path.splitext(os.path.basename(folder))[0]  # noqa: PTH119, PTH122
+    return readable(stem) or None
