@@ -67,7 +67,9 @@ def _offline(chosen: Options) -> int:
 
 
 def _refuse(sentence: str, code: ExitCode = ExitCode.REFUSED) -> int:
-    print(f"dthreading-server: {sentence}", file=sys.stderr)
+    from replicas.daemon.journal import say  # noqa: PLC0415
+
+    say(f"dthreading-server: {sentence}", sys.stderr)
     return code
 
 

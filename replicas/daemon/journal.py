@@ -7,9 +7,11 @@ bytes arriving a thousand times a second must not fill a disk.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import select
 import socket
 import sys
 import time
@@ -17,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import TextIO
 
-__all__ = ["Muffler", "log", "notify_supervisor", "open_journal"]
+__all__ = ["Muffler", "log", "notify_supervisor", "open_journal", "say"]
 
 log: Final = logging.getLogger("dthreading.server")
 
@@ -27,6 +30,13 @@ MUFFLED_BURST: Final = 10
 
 MUFFLED_PERIOD_S: Final = 10.0
 """After this the next line says how many were left out."""
+
+
+PATIENCE_MS: Final = 50
+"""How long a line waits for a reader that is slow, a quarter of a heartbeat's pace; the lines behind it do not wait."""
+
+PIECE_BYTES: Final = 4096
+"""A pipe that has any room takes so much at once (PIPE_BUF)."""
 
 
 class Muffler:
@@ -84,9 +94,74 @@ class _Json(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class _Writer:
+    """Writes to a descriptor, and waits for nobody: a supervisor that hangs, a pager or a terminal that was stopped
+    leaves a pipe full, and a replica that waited for its reader would be heard by no other replica.
+    """
+
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        self._descriptor = descriptor
+        self._encoding = encoding
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
+        self._clogged = False
+        self._torn = False
+
+    def write(self, text: str) -> bool:
+        """Whether there was room for all of it. What a full pipe cut off is ended by the next line break."""
+        rest = memoryview(("\n" * self._torn + text).encode(self._encoding, "backslashreplace"))
+        while rest:
+            if not self._room.poll(0 if self._clogged else PATIENCE_MS):
+                self._clogged = True
+                return False
+            self._clogged = False
+            rest = rest[os.write(self._descriptor, rest[:PIECE_BYTES]) :]
+            self._torn = bool(rest)
+        return True
+
+
+class _Handler(logging.Handler):
+    """Puts what `_Writer` could not write out of the way, and says how much it was."""
+
+    def __init__(self, writer: _Writer) -> None:
+        super().__init__()
+        self._writer = writer
+        self._left_out = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record) + "\n"
+            if self._left_out:
+                about = ("%d lines were left out, since nobody read what stood here", (self._left_out,))
+                note = log.makeRecord(log.name, logging.WARNING, "", 0, *about, None)
+                text = f"{self.format(note)}\n{text}"
+            self._left_out = 0 if self._writer.write(text) else self._left_out + 1
+        except Exception:  # noqa: BLE001 - as every handler does: it is reported, if that is possible
+            self.handleError(record)
+
+
+def _writer_to(stream: TextIO | None) -> _Writer | None:
+    """None where there is no descriptor: a stream of somebody else's making, or none at all."""
+    try:
+        return None if stream is None else _Writer(stream.fileno(), stream.encoding)
+    except (OSError, ValueError):
+        return None
+
+
+def say(text: str, stream: TextIO | None) -> None:
+    """One line for whoever started us, who may have gone away since or never read it; that is no reason to stop."""
+    writer = _writer_to(stream)
+    with contextlib.suppress(OSError):
+        if writer is not None:
+            writer.write(f"{text}\n")
+        elif stream is not None:
+            print(text, file=stream, flush=True)
+
+
 def open_journal(*, replica: int, level: str, as_json: bool) -> None:
     """Send the server's records to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    writer = _writer_to(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if writer is None else _Handler(writer)
     handler.setFormatter(_Json(replica) if as_json else _Plain(replica))
     root = logging.getLogger("dthreading")
     root.handlers[:] = [handler]

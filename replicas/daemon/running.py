@@ -12,6 +12,7 @@ import contextlib
 import os
 import random
 import signal
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from dthreading.errors import ProtocolError
 from replicas.daemon import listening
 from replicas.daemon.address import BadOptions
 from replicas.daemon.exits import ExitCode
-from replicas.daemon.journal import log, notify_supervisor, open_journal
+from replicas.daemon.journal import log, notify_supervisor, open_journal, say
 from replicas.daemon.loop import Loop
 from replicas.daemon.server import Daemon, now_ms
 from replicas.daemon.snapshotting import restored
@@ -283,9 +284,7 @@ class _Service:
         of = len(options.cluster) if daemon.core is None else len(daemon.core.servers)
         who = f"replica {daemon.replica}{' of' if daemon.replica <= of else ', one of'} {of}"
         line = f"dthreading-server ready: {who} at {options.listen}, {where}"
-        # Whoever started us may have gone away since; that is no reason to stop.
-        with contextlib.suppress(OSError):
-            print(line, flush=True)  # noqa: T201 - the one line that the process owes its starter
+        say(line, sys.stdout)
         log.info("%s", line)
         notify_supervisor(os.environ, f"READY=1\nSTATUS={line}")
 
