@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one replica until it is asked to stop; returns an `ExitCode`."""
     if not __debug__:
         return _refuse("python -O and PYTHONOPTIMIZE remove the checks that keep the group safe; start it without them")
+    _take_standard_descriptors()
     foreign = foreign_package()
     if foreign:
         return _refuse(foreign)
@@ -44,6 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     except running.CannotServe as error:
         return _refuse(str(error), error.code)
+
+
+def _take_standard_descriptors() -> None:
+    """Give those of 0, 1 and 2 that were closed to nothing. Else the next file that is opened, which is one of the log's,
+    would have the number that the interpreter and the C library write their last complaint to.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def _offline(chosen: Options) -> int:
