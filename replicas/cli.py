@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _take_standard_descriptors() -> None:
-    """Give those of 0, 1 and 2 that were closed to nothing. Else the next file that is opened, which is one of the log's,
-    would have the number that the interpreter and the C library write their last complaint to.
+    """Give those of 0, 1 and 2 that were closed to nothing. Else the next files that are opened, the log's among them,
+    would have the numbers that the interpreter and the C library write their last complaint to.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
