@@ -27,12 +27,12 @@ from tests.server.raw import Raw, secret_in
 TIMEOUT_S = 30
 
 
-def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+def serve(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run the server until it ends by itself."""
     return subprocess.run(
         [sys.executable, "-m", "replicas.cli", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder)},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -176,3 +176,121 @@ def test_a_process_that_is_started_without_descriptors_gives_their_numbers_to_no
             assert process.wait(TIMEOUT_S) == 0
         finally:
             process.kill()
+
+
+# --- answers that nobody can be given
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Cluster]:
+    with Cluster(1) as cluster:
+        cluster.leader()
+        yield cluster
+
+
+def asked(cluster: Cluster, *command: str, output: str) -> subprocess.CompletedProcess[str]:
+    """What a shell makes of `dthreading ... > output`."""
+    words = [sys.executable, "-m", "dthreading.cli", *command]
+    with Path(output).open("w") as file:
+        return subprocess.run(
+            words,
+            cwd=ROOT,
+            env=cluster.client_environment(),
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status",
+        "status --json",
+        "locks",
+        "locks --json",
+        "members list",
+        "members list --json",
+        "members transfer-leader 1",
+    ],
+)
+def test_an_answer_that_cannot_be_written_is_one_sentence(group: Cluster, command: str, unbuffered: str) -> None:
+    group.environment["PYTHONUNBUFFERED"] = unbuffered
+    result = asked(group, *command.split(), output="/dev/full")
+    assert result.stderr == "dthreading: the answer cannot be written: No space left on device\n"
+    assert result.returncode == 1
+
+
+def test_without_a_standard_output_nothing_is_written_and_nothing_breaks(group: Cluster) -> None:
+    words = ["/bin/sh", "-c", 'exec "$0" -m dthreading.cli status >&-', sys.executable]
+    result = subprocess.run(
+        words,
+        cwd=ROOT,
+        env=group.client_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_examination_that_cannot_be_written_is_one_sentence(tmp_path: Path, unbuffered: str) -> None:
+    with Cluster(1, directory=tmp_path / "group") as cluster:
+        (node,) = cluster.nodes
+        cluster.leader()
+        node.kill()
+        words = [sys.executable, "-m", "replicas.cli", "--check", str(node.data)]
+        environment = {**cluster.environment, "PYTHONUNBUFFERED": unbuffered}
+        for output, why in (("/dev/full", "No space left on device"), ("", "Broken pipe")):
+            reading, writing = os.pipe()
+            os.close(reading)
+            with Path(output).open("w") if output else os.fdopen(writing, "w") as file:
+                result = subprocess.run(
+                    words, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.PIPE, text=True, check=False
+                )
+            assert result.stderr == f"dthreading-server: what was found cannot be written: {why}\n"
+            assert result.returncode == 1
+            with contextlib.suppress(OSError):
+                os.close(writing)
+
+
+def test_a_question_that_nobody_can_answer_is_answered_with_no(tmp_path: Path) -> None:
+    """A survivor is to be recovered from a script without a standard input."""
+    with Cluster(1, directory=tmp_path / "group") as cluster:
+        (node,) = cluster.nodes
+        cluster.leader()
+        node.kill()
+        shell = 'exec "$0" -m replicas.cli --recover-unsafe "$1" --data-dir "$2" <&-'
+        words = ["/bin/sh", "-c", shell, sys.executable, str(node.data), str(tmp_path / "new")]
+        result = subprocess.run(
+            words, cwd=ROOT, env=cluster.environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+    assert (result.returncode, result.stderr) == (2, "dthreading-server: nothing was done\n")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_directory_that_is_only_looked_at_stays_as_it_is(tmp_path: Path) -> None:
+    """Not even a lock is left in one where no replica has ever been."""
+    for files in ((), ("thesis.tex",)):
+        for name in files:
+            (tmp_path / name).write_text("precious")
+        for options in (("--check", str(tmp_path)), ("--recover-unsafe", str(tmp_path), "--data-dir", "/new", "--yes")):
+            result = serve(*options)
+            assert result.returncode == 2
+            assert result.stdout == ""
+            assert f"{tmp_path} is no replica's data directory" in result.stderr
+            assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+@pytest.mark.parametrize("option", ["check", "data-dir", "secret-file", "recover-unsafe", "config"])
+def test_a_path_that_is_empty_is_refused(option: str, tmp_path: Path) -> None:
+    """`--check "$DIRECTORY"` in a script, where the variable is not set, started a replica."""
+    more = ["--data-dir", str(tmp_path / "d")] if option not in {"data-dir", "check"} else []
+    result = serve(*more, f"--{option}", "", "--listen", f"unix:{tmp_path}/s", folder=tmp_path)
+    assert result.returncode == 2
+    assert f"--{option} is empty" in result.stderr
