@@ -25,7 +25,8 @@ __all__ = ["ask_one", "complain", "main", "print_json", "print_table", "say"]
 
 EXIT_CODES_HELP: Final = """exit codes:
   0  answered, by every replica (status) or by one (locks); members: it is so
-  1  status: a replica did not answer, or hears no leader; locks, members: no replica answered
+  1  status: a replica did not answer, or hears no leader; locks, members: no replica answered; all: the answer could
+     not be written
   2  bad arguments; members: refused, and nothing was changed
 """
 
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # there is none when it was closed
+            sys.stdout.flush()
     except ValueError as error:
         print(f"dthreading: {error}", file=sys.stderr)
         return 2
@@ -43,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has seen enough; the interpreter must not complain about it at its end.
         sys.stdout = None
         return 0
+    except OSError as error:  # whoever cannot be asked is told of in the answer, so this is its writing
+        sys.stdout = None
+        complain(f"dthreading: the answer cannot be written: {error.strerror or error}")
+        return 1
     return code
 
 
