@@ -59,20 +59,26 @@ def _take_standard_descriptors() -> None:
 def _offline(chosen: Options) -> int:
     from replicas.daemon import offline  # noqa: PLC0415
 
+    def say(sentence: str) -> None:
+        print(sentence, flush=True)
+
     def sure(question: str) -> bool:
         if chosen.sure:
             return True
-        print(f"{question}. To go on, type: lose", flush=True)
-        return sys.stdin.readline().strip() == "lose"
+        say(f"{question}. To go on, type: lose")
+        return sys.stdin is not None and sys.stdin.readline().strip() == "lose"
 
     try:
         if chosen.check is not None:
-            offline.check(chosen.check, print)
+            offline.check(chosen.check, say)
         if chosen.recover is not None:
             place = (chosen.recover, chosen.data_dir, str(chosen.listen))
-            offline.recover_unsafe(*place, sure=sure, say=print, answers=offline.answers)
+            offline.recover_unsafe(*place, sure=sure, say=say, answers=offline.answers)
     except offline.Unusable as error:
         return _refuse(str(error), error.code)
+    except OSError as error:  # those of the directory are Unusable
+        sys.stdout = None  # or the interpreter tries once more at its end, and complains
+        return _refuse(f"what was found cannot be written: {error.strerror or error}", ExitCode.FAILED)
     return ExitCode.STOPPED
 
 
