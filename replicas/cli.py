@@ -60,7 +60,12 @@ def _offline(chosen: Options) -> int:
     from replicas.daemon import offline  # noqa: PLC0415
 
     def say(sentence: str) -> None:
-        print(sentence, flush=True)
+        try:
+            print(sentence, flush=True)
+        except OSError as error:
+            sys.stdout = None  # or the interpreter tries once more at its end, and complains
+            why = f"what was found cannot be written: {error.strerror or error}"
+            raise offline.Unusable(ExitCode.FAILED, why) from None
 
     def sure(question: str) -> bool:
         if chosen.sure:
@@ -76,9 +81,6 @@ def _offline(chosen: Options) -> int:
             offline.recover_unsafe(*place, sure=sure, say=say, answers=offline.answers)
     except offline.Unusable as error:
         return _refuse(str(error), error.code)
-    except OSError as error:  # those of the directory are Unusable
-        sys.stdout = None  # or the interpreter tries once more at its end, and complains
-        return _refuse(f"what was found cannot be written: {error.strerror or error}", ExitCode.FAILED)
     return ExitCode.STOPPED
 
 
