@@ -25,7 +25,8 @@ from replicas.replica.acquaintance import descendant
 from replicas.replica.admission import Admission
 from replicas.replica.marks import Mark
 from replicas.storage import SnapshotHeader, Storage, StorageFailed, StorageLocked, StorageRefused
-from replicas.storage.disk import Directory
+from replicas.storage.disk import LOCK_NAME, Directory
+from replicas.storage.identity import IDENTITY_NAME
 
 __all__ = ["Unusable", "answers", "check", "recover_unsafe"]
 
@@ -194,6 +195,9 @@ def _check_new(new: Path) -> None:
 def _open(path: Path) -> Storage:
     if not path.is_dir():
         raise Unusable(ExitCode.REFUSED, f"{path} is not a directory")
+    if not any((path / name).exists() for name in (IDENTITY_NAME, LOCK_NAME)):
+        # To open it would be to lock it, and so to leave a lock in a directory that was only to be looked at.
+        raise Unusable(ExitCode.REFUSED, f"{path} is no replica's data directory: it has no identity file")
     try:
         return Storage.open(Directory(path))
     except StorageLocked as error:

@@ -17,7 +17,7 @@ from typing import Final
 
 from replicas.storage.files import StorageLocked, StorageRefused
 
-__all__ = ["Directory", "DirectoryFile"]
+__all__ = ["LOCK_NAME", "Directory", "DirectoryFile"]
 
 LOCK_NAME: Final = "lock"
 """Stays behind when the server has ended: it is the lock on it that counts, and the pid inside is for people."""
