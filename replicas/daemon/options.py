@@ -106,7 +106,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Options:
     """
     given = {name: value for name, value in vars(_parser().parse_args(argv)).items() if value is not None}
     file = given.pop("config", None)
-    values = {**(_read_file(file) if file else {}), **given}
+    values = {**(_read_file(file) if file is not None else {}), **given}
     return _checked(values, environment)
 
 
@@ -164,6 +164,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read_file(path: str) -> dict[str, Any]:
+    if not path:
+        raise BadOptions("--config is empty: name a file")
     try:
         with Path(path).open("rb") as file:
             table = tomllib.load(file)
@@ -231,6 +233,7 @@ _FILE_KEYS: Final[dict[str, Callable[[str, object], object]]] = {
 
 
 def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> Options:
+    _check_paths(values)
     embedded = values.get("embedded")
     if embedded is not None:
         # Beside it stand the socket, and the log of whoever started us.
@@ -268,6 +271,13 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> Options:
     if options.memory and values.get("data_dir"):
         raise BadOptions("--memory keeps nothing on disk, so it goes without --data-dir")
     return options
+
+
+def _check_paths(values: dict[str, Any]) -> None:
+    """An empty path is a variable that is not set: whoever examines "$DIRECTORY" wants no replica started instead."""
+    for name in ("check", "recover_unsafe", "data_dir", "secret_file", "embedded"):
+        if values.get(name) == "":
+            raise BadOptions(f"--{name.replace('_', '-')} is empty: name a file or directory")
 
 
 def _secret_file(values: dict[str, Any], environment: Mapping[str, str]) -> Path | None:
