@@ -15,7 +15,7 @@ from replicas.paxos.types import Accepted, Durable, Promised
 from replicas.paxos.values import NO_BALLOT, Ballot, Entry, EntryKind
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["write", "write", "write", "promise", "seal", "sync", "chosen"]), st.integers(0, 5)),
+    st.tuples(st.sampled_from([*["write"] * 3, "promise", "seal", "sync", "chosen", "install"]), st.integers(0, 5)),
     max_size=60,
 )
 
@@ -60,6 +60,10 @@ class Disk:
         if self.synced:
             self.acceptor.synced(self.batches[self.synced - 1][0])
 
+    def install(self, above: int) -> None:
+        """A snapshot comes from a peer: the batches that are under way stay so, and what they hold above it is kept."""
+        self.acceptor.restart(self.acceptor.log.chosen + 1 + above, 0)
+
     def check(self) -> None:
         """Up to `durable`, and promised durably: just what is there."""
         on_disk: dict[int, Entry] = {}
@@ -92,6 +96,8 @@ def test_durable_is_what_the_disk_holds(steps: list[tuple[str, int]]) -> None:
                 disk.seal()
             case "sync":
                 disk.sync(1 + number % 3)
+            case "install":
+                disk.install(number)
             case _:
                 log = disk.acceptor.log
                 log.choose(max(log.chosen, min(disk.acceptor.durable, log.chosen + number)))
