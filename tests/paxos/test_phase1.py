@@ -125,6 +125,16 @@ def test_what_a_reign_itself_proposed_is_proposed_again() -> None:
     assert [value for _, value in proposed(paxos)][1:3] == [b"own", b"later"]
 
 
+def test_a_reign_that_was_proposed_again_begins_where_it_began() -> None:
+    """A later leader has proposed that LEADS again and gone no further: what stands behind it was chosen under its own
+    ballot, perhaps, and that of the later leader says nothing about it.
+    """
+    again = leads(1, (12, 2))._replace(ballot=Ballot(13, 3))
+    paxos, prepare = candidate(Durable(promised=Ballot(13, 3), entries=(again, entry(2, (12, 2), b"own"))))
+    paxos.step(2, Promise(prepare.ballot, 1, (), 0, (), 0))
+    assert [value for _, value in proposed(paxos)][1] == b"own"
+
+
 def test_a_promise_counts_when_its_last_page_has_come() -> None:
     """Promises come in pages; a value on the second page may be the chosen one."""
     paxos, prepare = candidate(Durable())
@@ -199,6 +209,18 @@ def test_a_candidate_that_lags_a_promise_does_not_lead() -> None:
     """A voter's floor says that slots are chosen whose values it did not send: a leader would fill them with no-ops."""
     paxos, prepare = candidate(Durable())
     paxos.step(2, Promise(prepare.ballot, 1, (), 3, (), 0))
+    assert paxos.role is Role.CANDIDATE
+    assert only(settle(paxos), Fetch) == [Fetch(1)]
+
+
+def test_the_floor_of_a_promise_is_that_of_its_last_page() -> None:
+    """It may rise from page to page, and what lies between the two stands in no page: a leader would fill that with
+    no-ops.
+    """
+    paxos, prepare = candidate(Durable())
+    paxos.step(2, Promise(prepare.ballot, 1, (entry(1, (1, 2), b"a"),), 0, (), 2))
+    settle(paxos)
+    paxos.step(2, Promise(prepare.ballot, 2, (entry(4, (1, 2), b"d"),), 3, (), 0))
     assert paxos.role is Role.CANDIDATE
     assert only(settle(paxos), Fetch) == [Fetch(1)]
 
