@@ -425,6 +425,20 @@ def test_tokens_fail_when_the_leader_is_deposed() -> None:
     assert not paxos.confirm("late")
 
 
+def test_tokens_fail_when_the_leader_renews_its_ballot() -> None:
+    """It may lead again at once; but its heartbeats are counted anew, so what waits for an old one would be answered
+    by one that says nothing, or block all who ask later.
+    """
+    bench = Bench(3)
+    paxos = bench.elect(1)
+    paxos.confirm("begun")
+    paxos.take()
+    paxos.confirm("waiting")
+    paxos.step(2, Refuse(Ballot(9, 3), 0))
+    assert paxos.role is Role.CANDIDATE
+    assert sorted(paxos.take().failed) == ["begun", "waiting"]
+
+
 def test_a_deposed_leader_confirms_nothing() -> None:
     """No leader-lease reads: a leader cut off from the group does not know that it is one no longer."""
     bench = Bench(3)

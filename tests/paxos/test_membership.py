@@ -133,6 +133,16 @@ def test_a_new_leader_that_finds_a_configuration_stops_at_it() -> None:
     assert bench[1].configuration.epoch == 2
 
 
+def test_a_new_leader_that_finds_a_configuration_of_another_epoch_goes_on() -> None:
+    """It changes nothing, so nothing ends there: a leader that waited for its epoch would wait for ever."""
+    late = Entry(2, Ballot(1, 2), CONFIGURATION, encode_configuration(configuration((7, 8, 9), epoch=1)))
+    tail = (entry(1, (1, 2), b"a"), late, entry(3, (1, 2), b"behind"))
+    bench = Bench(3, durable={1: Durable(promised=Ballot(1, 2), entries=tail, chosen=1)})
+    bench.elect(1)
+    assert bench.nodes[1].values == [b"a", b"behind"]
+    assert bench[1].configuration.ids == (1, 2, 3)
+
+
 def test_a_leader_that_is_left_out_leads_no_more() -> None:
     """It is a learner from then on, and the others find a leader."""
     bench = Bench(3)
