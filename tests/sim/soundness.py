@@ -16,7 +16,7 @@ from replicas.paxos import leader
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Ballot, Entry, EntryKind
 
-__all__ = ["consensus_is_sound", "nothing_above_is_lost"]
+__all__ = ["consensus_is_sound", "nothing_above_is_lost", "snapshot_is_sound"]
 
 SLOTS: Final = 8
 """Of those that a replica counts itself for, so many are looked up on its disk in one turn."""
@@ -37,6 +37,10 @@ def consensus_is_sound(core: Paxos, disk: Mapping[int, Entry], promised: Ballot)
         assert slot in acceptor.doubtful or disk.get(slot) == log.get(slot), (
             f"{own} counts itself for slot {slot}, and its disk has {disk.get(slot)}, not {log.get(slot)}"
         )
+    if leadership is None:
+        rounds = core._confirmations
+        assert not rounds.asked, f"{own} does not lead, and somebody waits for its word"
+        assert not rounds.under_way, f"{own} does not lead, and a round of its reign is under way"
     if leadership is not None:
         _leadership_is_sound(core)
     elif candidacy is not None:
@@ -65,6 +69,13 @@ def nothing_above_is_lost(core: Paxos, slot: int) -> Iterator[None]:
         assert kept, f"{own} forgets slot {entry.slot} for a snapshot of {slot}"
 
 
+def snapshot_is_sound(core: Paxos, slot: int, promised: Ballot) -> None:
+    """One of that slot is begun: whoever starts from it promises as much as those slots were chosen under."""
+    log, own = core._log, f"replica {core.replica}"
+    highest = max((entry.ballot for entry in log.span(log.first, slot)), default=promised)
+    assert promised >= highest, f"{own} cuts a snapshot of {slot} that promises {promised}, below {highest}"
+
+
 def _leadership_is_sound(core: Paxos) -> None:
     leadership, log, own = core._leadership, core._log, f"replica {core.replica}"
     assert leadership is not None
@@ -74,6 +85,10 @@ def _leadership_is_sound(core: Paxos) -> None:
     assert leadership.last <= log.last, f"{own} has proposed {leadership.last}, and has {log.last}"
     assert leadership.barrier in {0, leadership.last}, f"{own} has proposed beyond {leadership.barrier}"
     assert not leadership.barrier or leadership.barrier > log.chosen
+    if leadership.barrier:
+        entry = log.get(leadership.barrier)
+        changes = entry.kind == EntryKind.CONFIGURATION and core._changes_epoch(entry)
+        assert changes, f"{own} proposes nothing beyond slot {entry.slot}, which changes no members"
     assert leadership.leads_slot or leadership.barrier, f"{own} leads without a LEADS"
     assert not core.ready or core.ballot_in_force == leadership.ballot, f"{own} is ready, and its LEADS is not in force"
     for slot in range(log.chosen + 1, min(leadership.last, log.chosen + SLOTS) + 1):
@@ -82,6 +97,9 @@ def _leadership_is_sound(core: Paxos) -> None:
             assert leadership.barrier == slot, f"{own} has members to be chosen in slot {slot}, and goes on beyond"
     assert leadership.followers.keys() | {core.replica} == set(core.configuration.ids)
     assert sum(leadership._window) == leadership._window_bytes
+    rounds = core._confirmations
+    latest = rounds._rounds[-1][0] if rounds.under_way else 0
+    assert latest <= leadership.heartbeat, f"{own} waits for heartbeat {latest}, and was never there in this reign"
     for member, follower in leadership.followers.items():
         assert max(follower.acked, follower.sent) <= leadership.last, f"{own}: {member} has what nobody has proposed"
         assert follower.beat <= leadership.heartbeat, f"{own}: {member} has answered what was not asked"

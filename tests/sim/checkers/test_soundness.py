@@ -19,7 +19,7 @@ from tests.replica.harness import Group
 from tests.sim.checkers.leases import LeaseSeen
 from tests.sim.checkers.rounds import Rounds
 from tests.sim.checkers.tables import Tables
-from tests.sim.soundness import consensus_is_sound
+from tests.sim.soundness import consensus_is_sound, snapshot_is_sound
 
 
 def leader_with_clients() -> tuple[Group, Replica, int]:
@@ -38,11 +38,27 @@ def _is_sound(core: Replica) -> None:
     Tables(core).are_sound([], {5: None, 6: None})
 
 
+def _is_barred(core: Replica) -> None:
+    assert core.paxos.propose(b"x") is not None
+    assert core.paxos._leadership is not None
+    core.paxos._leadership.barrier = core.paxos._leadership.last
+
+
+def _does_not_lead(core: Replica) -> None:
+    core.paxos._stand_back()
+
+
 LIES: dict[str, Callable[[Replica, int], object]] = {
     "leads in another configuration": lambda core, _: setattr(
         core.paxos._leadership, "configuration", core.paxos.configuration._replace(epoch=7)
     ),
     "has proposed beyond": lambda core, _: setattr(core.paxos._leadership, "barrier", core.paxos.chosen - 1),
+    "which changes no members": lambda core, _: _is_barred(core),
+    "was never there in this reign": lambda core, _: core.paxos._confirmations._rounds.append((10**6, ["read"])),
+    "somebody waits for its word": lambda core, _: _does_not_lead(core) or core.paxos._confirmations.ask("read"),
+    "a round of its reign is under way": lambda core, _: (
+        _does_not_lead(core) or core.paxos._confirmations._rounds.append((1, ["read"]))
+    ),
     "knows a LEADS above its promise": lambda core, _: core.paxos.reigned(Ballot(99, 1)),
     "which is gone": lambda core, session: core._hosting._links.pop(core._hosting.connection(session) or 0),
     "nobody speaks to session": lambda core, session: core._hosting._connection_of_session.pop(session),
@@ -74,6 +90,15 @@ def test_what_a_replica_counts_itself_for_is_on_its_disk() -> None:
         consensus_is_sound(core.paxos, {}, core.paxos.promised)
     with pytest.raises(AssertionError, match="a promise that is not on its disk"):
         consensus_is_sound(core.paxos, {}, Ballot(0, 0))
+
+
+def test_a_snapshot_promises_what_its_slots_were_chosen_under() -> None:
+    """Else whoever starts from it would hear a leader that knows nothing of them."""
+    _, core, _ = leader_with_clients()
+    paxos = core.paxos
+    snapshot_is_sound(paxos, paxos.chosen, paxos.promised)
+    with pytest.raises(AssertionError, match="below"):
+        snapshot_is_sound(paxos, paxos.chosen, Ballot(0, 1))
 
 
 def test_a_client_that_is_not_told_of_its_sessions_end_is_found() -> None:

@@ -16,7 +16,7 @@ from tests.sim.checkers.streams import Words
 from tests.sim.checkers.tables import Tables
 from tests.sim.client import SimulatedClient
 from tests.sim.group import GroupProgram, ToReplica
-from tests.sim.soundness import consensus_is_sound, nothing_above_is_lost
+from tests.sim.soundness import consensus_is_sound, nothing_above_is_lost, snapshot_is_sound
 
 if TYPE_CHECKING:
     from dthreading.session.calls import PendingCall
@@ -76,6 +76,7 @@ class WatchedProgram(GroupProgram):
     def _snapshot(self, core: Any, work: Any) -> None:
         if type(work) is BeginSnapshot and work.slot == core.machine.applied:
             self._watch.begins_snapshot(core.machine)
+            snapshot_is_sound(core.paxos, work.slot, work.promised)
         super()._snapshot(core, work)
         if self._storage is not None and self._storage.snapshot is not None and not self.spoilt:
             self._watch.kept[self.replica].covers(self._storage.snapshot.slot)
