@@ -234,6 +234,7 @@ def _check_object(known: object) -> None:
         case Barrier():
             assert (known.runner is not None) == (known.phase == ACTING)
             assert known.phase == ACTING or not known.entrance
+            assert known.phase == ACTING or not known.doomed
             assert known.phase != BROKEN or not known.arrived
             assert len(known.arrived) < known.parties
         case SimpleQueue():

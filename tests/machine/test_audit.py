@@ -107,6 +107,32 @@ def test_whatever_goes_bad_makes_a_difference_where_it_is(what: str) -> None:
         assert all(key <= 0 for key in differ)
 
 
+def test_what_lies_deep_goes_bad_no_more_quietly() -> None:
+    """The last of many items, the last who waits, and the last handle of a session: an image is digested to its end."""
+    bench = Bench()
+    ann = bench.open("ann")
+    queue, lock = ann.attach("Queue", "queue", 0, False), ann.attach("Lock", "lock")
+    for number in range(2 * PIECE):
+        ann.attach("Lock", f"l{number}")
+        queue.put(True, b"%d" % number)
+    lock.acquire(True, 1)
+    for _ in range(PIECE):
+        lock.parked("acquire", True, 1)
+    machine, items, line = bench.machine, bench.object("queue"), bench.object("lock")
+    session = machine.sessions[ann.id]
+    before = whole(machine)
+    *_, last = line.waiting
+    last.leave()
+    after = whole(machine)
+    assert {key for key in before if before[key] != after[key]} == {line.number}
+    line.waiting.park(last)
+    assert whole(machine) == before
+    items.store._entries[-1] = (*items.store._entries[-1][:-1], b"x")
+    session.handles[max(session.handles)] = items
+    after = whole(machine)
+    assert {key for key in before if before[key] != after[key]} == {items.number, -ann.id}
+
+
 def test_a_round_comes_by_everything_in_pieces_of_one_size() -> None:
     """However many objects, sessions and attachments of one session there are, and while they come and go."""
     bench = Bench()

@@ -184,6 +184,12 @@ def test_a_party_that_dies_during_the_action_breaks_it_afterwards(bench: Bench) 
     with pytest.raises(BrokenBarrierError):
         three.action_done(True)
     assert all_broken(first)
+    # And the next round is another one.
+    one.reset()
+    waiting = [one.parked("wait", False), one.parked("wait", False)]
+    three.wait(True)
+    three.action_done(True)
+    assert [w.outcome() for w in waiting] == [(0, False), (1, False)]
 
 
 def test_an_index_stands_once_it_was_given(bench: Bench) -> None:
@@ -195,6 +201,20 @@ def test_an_index_stands_once_it_was_given(bench: Bench) -> None:
     with pytest.raises(RuntimeError):
         first.withdraw(undo=True)
     assert one.state() == (2, 0, False)
+
+
+def test_the_undo_of_an_index_leaves_the_action_alone_that_its_session_runs(bench: Bench) -> None:
+    """It is another thread's, and of a later round."""
+    one, two = barriers(bench, 2)
+    first = one.parked("wait", False)
+    two.wait(False)
+    waiting = two.parked("wait", False)
+    assert one.wait(True) == (1, True)
+    with pytest.raises(RuntimeError):
+        first.withdraw(undo=True)
+    assert waiting.outcome() is PARKED
+    one.action_done(True)
+    assert waiting.outcome() == (0, False)
 
 
 def test_nobody_fills_a_barrier_of_none(bench: Bench) -> None:
