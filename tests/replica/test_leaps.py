@@ -7,10 +7,13 @@ import pytest
 
 from dthreading.wire import messages as wire
 from replicas.machine.core import Machine
-from replicas.paxos.messages import Refuse
-from replicas.paxos.types import Ballot
+from replicas.paxos.core import Paxos
+from replicas.paxos.log import link
+from replicas.paxos.messages import Accept, Refuse
+from replicas.paxos.types import Ballot, Configuration, Durable, Entry, EntryKind, Member, Timing
 from replicas.replica.admission import Admission
 from replicas.replica.changing import PARTNER_MS, SILENT_MS
+from replicas.replica.core import Replica
 from replicas.replica.messages import Forward, Vouch
 from tests.replica.harness import TTL_MS, Group
 
@@ -63,6 +66,28 @@ def test_answers_and_ends_that_fell_into_the_gap_are_told() -> None:
     assert [reply.status for reply in group.replies(6)] == [wire.Status.OK]
     assert wire.Ended(silent) in group.said[7]
     assert silent not in group.replicas[behind]._hosting.sessions
+
+
+def test_what_waits_to_be_applied_behind_a_snapshot_is_applied_after_it() -> None:
+    """Consensus hands an entry out once: what a leap leaves out of those that were postponed, nobody brings again."""
+    members = Configuration("test", 1, tuple(Member(i, f"r{i}", bytes([i])) for i in (1, 2, 3)), b"")
+    ballot, noop, chain = Ballot(12, 2), int(EntryKind.NOOP), 0
+    entries = tuple(Entry(slot, ballot, noop, b"") for slot in range(1, 5))
+    for entry in entries:
+        chain = link(chain, entry)
+    durable = Durable(promised=ballot, entries=entries)
+    paxos = Paxos(replica=1, configuration=members, durable=durable, timing=Timing(), luck=lambda: 0.5, now_ms=0)
+    core = Replica(paxos=paxos, machine=Machine(members), namespace_term_ms=5_000, now_ms=0)
+    core.peer_said(2, Accept(ballot, 1, 5, bytes([noop]), (b"",), 4, chain, 0))
+    output = core.take()
+    assert output.send_after_sync
+    assert core.machine.applied == 0, "the acknowledgement comes first"
+    state = Machine(members)
+    for entry in entries[:2]:
+        state.apply(entry)
+    core.snapshot_installed(2, members, 0, ballot, state)
+    assert core.catch_up()
+    assert core.machine.applied == 4
 
 
 def test_a_snapshot_that_comes_late_takes_nothing_back() -> None:

@@ -118,6 +118,27 @@ def test_nobody_votes_who_is_far_behind() -> None:
     made.until_done(leader, "add", "r2", b"r2")
 
 
+def test_one_that_was_near_and_falls_behind_again_is_not_near() -> None:
+    """It may have to wait for others while the log goes on."""
+    made, leader = group(1)
+    core = made.replicas[leader]
+    two = made.join("r2")
+    made.pass_ms(200)
+    changing = core._members._changing
+    assert changing is not None
+    assert changing.is_near(two, made.now_ms)
+    made.held.add(Chosen)
+    for number in range(NEAR_ENTRIES + 10):
+        core._submit(b"%d" % number, None)
+    made.pass_ms(PARTNER_MS + 1000)
+    assert changing.is_here(two, made.now_ms)
+    assert not changing.is_near(two, made.now_ms)
+    assert made.members(leader) == (1,)
+    made.held.clear()
+    made.pass_ms(PARTNER_MS + 1000)
+    assert made.members(leader) == (1, 2)
+
+
 def test_progress_is_told_with_its_total_its_pace_and_what_is_left() -> None:
     """An operator waits for it, and wants to know how long."""
     pupil = Pupil(Learning(0, 0), 1000)

@@ -299,6 +299,24 @@ def test_a_paused_leader_expires_nobody_for_its_own_silence() -> None:
     assert session not in group.replicas[leader].machine.sessions
 
 
+def test_a_paused_leader_puts_no_namespace_back_for_its_own_silence() -> None:
+    """Nor was anybody able to come back to it meanwhile."""
+    group = Group(size=1)
+    leader = group.leader()
+    session = group.open(leader, 7)
+    group.say(leader, 7, wire.Attach(session, 1, "test", "x", "Event", (), int(wire.Lifetime.AUTOMATIC), True))
+    group.say(leader, 7, wire.Call(session, 0, 1, 1, "set", (), False))
+    group.say(leader, 7, wire.Close(session))
+    machine = group.replicas[leader].machine
+    assert machine.idle_namespaces
+    group.now_ms += 60_000
+    group.replicas[leader].tick(group.now_ms)
+    group.pass_ms(4_000)
+    assert ("test", "x") in machine.registry.objects, "of five seconds it has lived through four"
+    group.pass_ms(2_000)
+    assert ("test", "x") not in machine.registry.objects
+
+
 def test_a_follower_vouches_through_the_leader() -> None:
     """A keepalive through a follower is acknowledged by the leader's round, not by the follower's opinion."""
     group = Group()

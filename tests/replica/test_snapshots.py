@@ -13,6 +13,7 @@ import pytest
 
 from dthreading.wire import messages as wire
 from replicas.machine.core import Machine
+from replicas.paxos.types import Ballot
 from replicas.replica import snapshots
 from replicas.replica.messages import SnapshotPart, SnapshotRequest
 from replicas.replica.output import BeginSnapshot, FinishSnapshot, KeepSnapshotPart, SnapshotChunk
@@ -71,6 +72,19 @@ def test_it_is_written_in_slices_while_commands_go_on(monkeypatch: pytest.Monkey
         work.slot for output in group.outputs[leader] for work in output.snapshot if isinstance(work, BeginSnapshot)
     ]
     assert all(after - before >= 20 for before, after in itertools.pairwise(beginnings))
+
+
+def test_it_carries_the_promise_and_not_the_ballot_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a new leader has chosen again stands below its own LEADS, chosen under a ballot that is not in force yet."""
+    group, leader = _filled(monkeypatch)
+    core = group.replicas[leader]
+    promised = Ballot(core.paxos.promised.round + 5, core.paxos.promised.replica)
+    core.paxos._promise_at_least(promised)
+    cutting = Cutting(0)
+    cutting.applied(LOG_BYTES)
+    (begun,) = cutting.work(core.machine, core.paxos)
+    assert isinstance(begun, BeginSnapshot)
+    assert begun.promised == promised
 
 
 def test_what_comes_while_one_is_written_counts_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
