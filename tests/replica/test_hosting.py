@@ -44,6 +44,25 @@ def test_an_open_finds_the_newest_connection_that_said_it() -> None:
     assert hosting.judged(b"other") is None
 
 
+def test_the_end_of_a_connection_leaves_the_open_to_the_newer_one_that_said_it() -> None:
+    """A client that has come back elsewhere says the same Open, and its former connection ends at any time."""
+    hosting = Hosting()
+    hosting.opening(1, b"n")
+    hosting.opening(2, b"n")
+    hosting.gone(1)
+    assert hosting.judged(b"n") == 2
+
+
+def test_nothing_waits_for_an_open_on_a_connection_that_has_ended() -> None:
+    """Whatever it has said before: bound to a session, it would be a connection for ever."""
+    hosting = Hosting()
+    hosting.opening(1, b"first")
+    hosting.opening(1, b"second")
+    hosting.gone(1)
+    assert hosting.judged(b"first") is None
+    assert hosting.judged(b"second") is None
+
+
 def test_a_session_moves_with_its_client_and_the_old_end_does_not_unbind_it() -> None:
     hosting = Hosting()
     assert hosting.bind(1, 7) is None

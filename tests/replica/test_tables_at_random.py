@@ -42,6 +42,8 @@ class Clients:
         match word:
             case "opening":
                 hosting.opening(connection, nonce)
+                # A connection is for one session: what it has said last is what it waits for.
+                self.opening = {known: at for known, at in self.opening.items() if at != connection}
                 self.opening[nonce] = connection
             case "judged":
                 expected = self.opening.pop(nonce, None)
@@ -73,6 +75,7 @@ class Clients:
         """Both say the same, and nothing is kept of a connection that has ended."""
         hosting = self.hosting
         assert {session: hosting.connection(session) for session in hosting.sessions} == self.where
+        assert hosting._connection_of_nonce == self.opening
         assert set(hosting.connections) <= set(self.connections), "it has come back from the dead"
         assert list(hosting.pending) == list(self.pending), "in the order they came"
         for connection in hosting.connections:
