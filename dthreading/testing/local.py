@@ -15,8 +15,9 @@ from __future__ import annotations
 import _thread
 import contextlib
 import gc
+import itertools
+import queue
 import threading
-from collections import deque
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,8 @@ class _Call:
         self.wake.acquire()
         self.reply: wire.Reply | None = None
         self.lost = False
+        self.unwaited = False
+        """Nobody waits for the reply: see `LocalClient._say`."""
 
 
 class LocalGroup:
@@ -59,8 +62,8 @@ class LocalGroup:
         self._ballot = Ballot(1, 1)
         self._clients: dict[int, LocalClient] = {}
         self._opened: dict[bytes, int] = {}
-        self._commands: deque[tuple[int, bytes, Callable[[], None] | None]] = deque()
-        self._work = threading.Semaphore(0)
+        # Finalizers put into it, too, in the middle of whatever this thread is doing: it is the one that bears that.
+        self._commands: queue.SimpleQueue[tuple[int, bytes, Callable[[], None] | None] | None] = queue.SimpleQueue()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="dthreading-local", daemon=True)
         self._thread.start()
@@ -78,14 +81,15 @@ class LocalGroup:
         epoch = self.machine.sessions[client.session].epoch
         self.submit(commands.expire(client.session, epoch, self._ballot), wait=True)
 
+    def is_here(self) -> bool:
+        """Whether the calling thread is the one that applies: the collector has run a finalizer there."""
+        return _thread.get_ident() == self._thread.ident
+
     def submit(self, command: bytes, *, kind: int | None = None, wait: bool = False) -> None:
         """The next entry of the log. With `wait`, returns when it was applied."""
         applied = _thread.allocate_lock()
         applied.acquire()
-        self._commands.append(
-            (self._kinds.COMMAND if kind is None else kind, command, applied.release if wait else None)
-        )
-        self._work.release()
+        self._commands.put((self._kinds.COMMAND if kind is None else kind, command, applied.release if wait else None))
         if wait:
             applied.acquire()
 
@@ -99,17 +103,14 @@ class LocalGroup:
     def stop(self) -> None:
         """Ends the thread. What still waits raises GroupUnreachable."""
         self._stopping = True
-        self._work.release()
+        self._commands.put(None)
         self._thread.join()
         for client in list(self._clients.values()):
             client.ended()
 
     def _run(self) -> None:
-        while True:
-            self._work.acquire()
-            if self._stopping:
-                return
-            kind, command, applied = self._commands.popleft()
+        while (work := self._commands.get()) is not None:
+            kind, command, applied = work
             effects = self.machine.apply(self._entry(self.machine.applied + 1, self._ballot, kind, command))
             self.faults += effects.faults
             for session, nonce in effects.opened:
@@ -134,16 +135,20 @@ class LocalClient:
         self._group = group
         self._label = label
         self._opening = threading.Lock()
+        """Whoever has it waits for the group."""
+        self._table = threading.RLock()
+        """Whoever has it waits for nobody. A finalizer may make a call in the middle of another of its thread."""
         self._nonces = 0
         self._begin_again()
 
     def _begin_again(self) -> None:
         self.session = 0
         self._handles: dict[Target, int] = {}
-        self._next_handle = 0
+        self._handle_numbers = itertools.count(1)
         self._calls: dict[tuple[int, int], _Call] = {}
         self._free_lanes: list[int] = []
-        self._numbers: list[int] = []
+        self._lane_numbers = itertools.count()
+        self._numbers: dict[int, int] = {}
 
     def call(
         self,
@@ -157,6 +162,8 @@ class LocalClient:
         kept: Callable[[Answer], object] | None = None,
     ) -> Answer:
         """As `runtime.Client.call`."""
+        if self._group.is_here():
+            return self._say(target, operation, arguments, manner)
         while True:
             call, session, lane, number = self._begin(target, operation, arguments, others)
             try:
@@ -200,12 +207,16 @@ class LocalClient:
             call = self._calls.get((message.lane, message.number))
             if call is not None and call.reply is None and message.status != wire.Status.PARKED:
                 call.reply = message  # the first one: an answer is repeated to whoever withdraws too late
-                call.wake.release()
+                if call.unwaited:
+                    self._free(message.lane, message.number)
+                else:
+                    call.wake.release()
 
     def ended(self) -> None:
         """The session is no more."""
-        calls = list(self._calls.values())
-        self._begin_again()
+        with self._table:
+            calls = list(self._calls.values())
+            self._begin_again()
         for call in calls:
             call.lost = True
             with contextlib.suppress(RuntimeError):
@@ -216,35 +227,60 @@ class LocalClient:
     def _begin(
         self, target: Target, operation: str, arguments: tuple[Any, ...], others: tuple[Target, ...]
     ) -> tuple[_Call, int, int, int]:
+        while True:
+            if not self.session:
+                self._open()
+            with self._table:
+                if self.session:  # it may have been lost by now
+                    return self._send(target, operation, arguments, others)
+
+    def _open(self) -> None:
         with self._opening:
             if not self.session:
                 self._nonces += 1
                 self.session = self._group.open(self, f"{id(self)} {self._nonces}".encode(), self._label)
-            for one in (target, *others):
-                if one not in self._handles:
-                    self._attach(one)
-            lane = self._free_lanes.pop() if self._free_lanes else self._new_lane()
-            self._numbers[lane] += 1
-            session, number = self.session, self._numbers[lane]
-            handle = self._handles[target]
-            values = tuple([self._handles[value] if type(value) is Target else value for value in arguments])
-            call = self._calls[lane, number] = _Call()
+
+    def _say(self, target: Target, operation: str, arguments: tuple[Any, ...], manner: Manner) -> Answer:
+        """In the thread that applies, nobody could wait for a reply: it would come after the wait."""
+        with self._table:
+            if not manner.silent or not self.session:
+                raise GroupUnreachable(
+                    f"{operation} of {target}: it was asked by a finalizer that the collector ran in the thread of the"
+                    " local group, where nothing can be waited for"
+                )
+            session = self._send(target, operation, arguments, (), unwaited=True)[1]
+        return Answer(None, session)
+
+    def _send(
+        self,
+        target: Target,
+        operation: str,
+        arguments: tuple[Any, ...],
+        others: tuple[Target, ...],
+        *,
+        unwaited: bool = False,
+    ) -> tuple[_Call, int, int, int]:
+        for one in (target, *others):
+            if one not in self._handles:
+                self._attach(one)
+        lane = self._free_lanes.pop() if self._free_lanes else next(self._lane_numbers)
+        session, number = self.session, self._numbers.get(lane, 0) + 1
+        self._numbers[lane] = number
+        handle = self._handles[target]
+        values = tuple([self._handles[value] if type(value) is Target else value for value in arguments])
+        call = self._calls[lane, number] = _Call()
+        call.unwaited = unwaited
         self._group.submit(encode(wire.Call(session, lane, number, handle, operation, unpack(pack(values)), True)))
         return call, session, lane, number
 
     def _attach(self, target: Target) -> None:
-        self._next_handle += 1
-        self._handles[target] = self._next_handle
+        handle = next(self._handle_numbers)
         create = target.create and not (target.lifetime == wire.Lifetime.PRIVATE and target.known)
         attach = wire.Attach(
-            self.session, self._next_handle, target.namespace, target.name, target.kind, target.arguments,
-            target.lifetime, create,
-        )  # fmt: skip
+            self.session, handle, target.namespace, target.name, target.kind, target.arguments, target.lifetime, create
+        )
         self._group.submit(encode(attach))
-
-    def _new_lane(self) -> int:
-        self._numbers.append(0)
-        return len(self._numbers) - 1
+        self._handles[target] = handle  # only now: a finalizer's call in between must not come before the attachment
 
     def _withdraw(self, session: int, lane: int, number: int, *, undo: bool) -> None:
         self._group.submit(encode(wire.Withdraw(session, lane, number, undo)))
