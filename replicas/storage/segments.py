@@ -98,10 +98,12 @@ class SegmentMaker:
             return taken
 
     def close(self) -> None:
-        with self._making:
+        """Of a slice that is under way on a disk that hangs, the end of the process lets go."""
+        if self._making.acquire(blocking=False):
             if self._file is not None:
                 self._file.close()
                 self._file = None
+            self._making.release()
 
     def _slice(self, size: int) -> None:
         if self._file is None:

@@ -130,10 +130,12 @@ class Snapshots:
             before.close()
 
     def close(self) -> None:
-        with self._reading:
+        """Of a read that is under way on a disk that hangs, the end of the process lets go."""
+        if self._reading.acquire(blocking=False):
             if self._file is not None:
                 self._file.close()
                 self._file = None
+            self._reading.release()
 
 
 class SnapshotWriter:
