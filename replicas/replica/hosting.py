@@ -77,8 +77,10 @@ class Hosting:
         return self._connection_of_session.get(session)
 
     def opening(self, connection: int, nonce: bytes) -> None:
-        """An Open with this nonce came from the connection."""
-        self.link(connection).nonce = nonce
+        """An Open with this nonce came from the connection, which waits for no earlier one of its own any more."""
+        link = self.link(connection)
+        self._forget_opening(link, connection)
+        link.nonce = nonce
         self._connection_of_nonce[nonce] = connection
 
     def judged(self, nonce: bytes) -> int | None:
@@ -110,8 +112,7 @@ class Hosting:
             return None
         if link.session is not None:
             self._unbind(link.session, connection)
-        if link.nonce is not None and self._connection_of_nonce.get(link.nonce) == connection:
-            del self._connection_of_nonce[link.nonce]
+        self._forget_opening(link, connection)
         return link
 
     def add(self, body: bytes, connection: int | None, call: Call | None = None) -> bool:
@@ -160,6 +161,10 @@ class Hosting:
     def _discount(self, connection: int | None) -> None:
         if connection is not None and connection in self._links:
             self._links[connection].pending -= 1
+
+    def _forget_opening(self, link: Link, connection: int) -> None:
+        if link.nonce is not None and self._connection_of_nonce.get(link.nonce) == connection:
+            del self._connection_of_nonce[link.nonce]
 
     def _unbind(self, session: int, connection: int) -> None:
         if self._connection_of_session.get(session) == connection:
