@@ -351,3 +351,31 @@ def test_a_machine_that_is_short_of_descriptors_accepts_again_later(monkeypatch:
         listening.close()
 
     assert run(story) == []
+
+
+def test_a_listening_socket_that_is_broken_is_looked_at_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who shares it has shut it down: it is ready for ever, and every look says no."""
+    monkeypatch.setattr(loop_module, "ACCEPT_PAUSE_S", 3600.0)
+
+    async def story(loop: Loop) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            server = loop.serve(listening, Talker, 10)
+            listening.shutdown(socket.SHUT_RDWR)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            server.close()
+
+    (error,) = run(story)
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("address", ["/a\0b", ("a\0b", 80), ("a" * 100 + ".example", 80)])
+def test_what_cannot_be_an_address_is_one_that_cannot_be_connected_to(address: Any) -> None:
+    """Whoever dials is ready for an OSError: such a name may have come from anywhere."""
+
+    async def story(loop: Loop) -> None:
+        with pytest.raises(OSError):  # noqa: PT011 - which one, nobody asks
+            await loop.connect(address, Talker())
+
+    assert run(story) == []
