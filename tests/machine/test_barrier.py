@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.histories import histories
 from tests.machine.harness import PARKED, Bench, Client, Handle
 
 
@@ -297,7 +298,7 @@ def test_undo_gives_a_permit_back(ann: Client, bob: Client) -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     st.integers(0, 3),
-    st.lists(st.tuples(st.sampled_from(["acquire", "try", "release", "end"]), st.integers(0, 2)), max_size=50),
+    histories(st.tuples(st.sampled_from(["acquire", "try", "release", "end"]), st.integers(0, 2)), 50),
 )
 def test_semaphores_behave_like_the_model(initial: int, steps: list[tuple[str, int]]) -> None:
     """A number, a line, and each client's balance until one of them is a giver."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dthreading.errors import LockLost, ObjectMismatch
+from tests.histories import histories
 from tests.machine.harness import PARKED, Bench, Client
 
 
@@ -360,11 +361,11 @@ def test_the_notify_of_the_dying_skips_its_own_session(bench: Bench, ann: Client
 
 # --- against a simple model -----------------------------------------------------------------------------------------
 
-STEPS = st.lists(
+STEPS = histories(
     st.tuples(
         st.sampled_from(["acquire", "try", "release", "withdraw", "undo", "end"]), st.integers(0, 2), st.integers(0, 1)
     ),
-    max_size=60,
+    60,
 )
 
 

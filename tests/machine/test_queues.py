@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dthreading.errors import LimitExceeded, ShutDown, TasksLost
 from replicas.machine.core import Machine
 from replicas.objects.stores import BLOCK_MAX, Sorted
+from tests.histories import histories
 from tests.machine.harness import PARKED, Bench, Client, Handle
 
 
@@ -328,7 +329,7 @@ PRIORITIES = st.integers(-(10**25), 10**25) | st.integers(0, 3) | st.floats(allo
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.none() | PRIORITIES | st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=80))
+@given(histories(st.none() | PRIORITIES | st.tuples(st.integers(0, 2), st.integers(0, 2)), 80))
 def test_sorted_is_what_heapq_with_serials_gives(priorities: list[Any]) -> None:
     """None pops. Ties are first come, first served; a TypeError leaves everything as it was."""
     store, heap = Sorted(), []
@@ -380,9 +381,9 @@ def test_what_comes_back_and_compares_no_more_goes_to_the_head() -> None:
 
 # --- against a model -------------------------------------------------------------------------------------------------
 
-STEPS = st.lists(
+STEPS = histories(
     st.tuples(st.sampled_from(["put", "put", "get", "get", "end", "undo", "withdraw", "snapshot"]), st.integers(0, 2)),
-    max_size=60,
+    60,
 )
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from replicas.paxos.acceptor import Acceptor
 from replicas.paxos.types import Accepted, Durable, Promised
 from replicas.paxos.values import NO_BALLOT, Ballot, Entry, EntryKind
+from tests.histories import histories
 
-STEPS = st.lists(
-    st.tuples(st.sampled_from([*["write"] * 3, "promise", "seal", "sync", "chosen", "install"]), st.integers(0, 5)),
-    max_size=60,
+STEPS = histories(
+    st.tuples(st.sampled_from([*["write"] * 3, "promise", "seal", "sync", "chosen", "install"]), st.integers(0, 5)), 60
 )
 
 

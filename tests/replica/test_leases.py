@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicas.replica.leases import Leases
+from tests.histories import histories
 
 
 def test_a_lease_ends_at_its_deadline_once() -> None:
@@ -51,7 +52,7 @@ def test_a_dropped_lease_never_comes_due_and_a_new_shorter_one_is_not_hidden_by_
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 50), st.integers(1, 60), st.sampled_from("rdsq")), max_size=80)
+    histories(st.tuples(st.integers(0, 5), st.integers(0, 50), st.integers(1, 60), st.sampled_from("rdsq")), 80),
 )
 def test_agrees_with_a_plain_table(steps: list[tuple[int, int, int, str]]) -> None:
     """The lazy heap must tell the same story as a dictionary that is searched from end to end."""

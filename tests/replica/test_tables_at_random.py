@@ -17,6 +17,7 @@ from replicas.replica.hosting import Hosting
 from replicas.replica.messages import Forward, SnapshotPart, SnapshotRequest
 from replicas.replica.output import KeepSnapshotPart
 from replicas.replica.snapshots import PART_RETRY_MS, Fetching
+from tests.histories import histories
 
 quickly = settings(derandomize=True, database=None, max_examples=150, deadline=None)
 
@@ -83,7 +84,7 @@ class Clients:
 
 
 @quickly
-@given(st.lists(st.tuples(st.sampled_from(WORDS), SMALL, SMALL), max_size=40))
+@given(histories(st.tuples(st.sampled_from(WORDS), SMALL, SMALL), 40))
 def test_who_is_connected_where(steps: list[tuple[str, int, int]]) -> None:
     """Whatever comes, goes, comes back elsewhere and is said twice."""
     clients = Clients()
@@ -93,7 +94,7 @@ def test_who_is_connected_where(steps: list[tuple[str, int, int]]) -> None:
 
 
 @quickly
-@given(st.lists(st.tuples(st.sampled_from(["say", "say", "begin", "restart", "lose", "apply"]), SMALL), max_size=40))
+@given(histories(st.tuples(st.sampled_from(["say", "say", "begin", "restart", "lose", "apply"]), SMALL), 40))
 def test_a_leader_takes_no_word_before_those_that_were_said_before_it(steps: list[tuple[str, int]]) -> None:
     """Of each life of a follower, whatever gets lost on the way, and however the lives before it ended."""
     streams, now_ms, said = Streams(), 1_000, 0
@@ -138,7 +139,7 @@ def part(slot: int, offset: int) -> SnapshotPart:
 
 
 @quickly
-@given(st.lists(st.tuples(st.sampled_from(["want", "answer", "answer", "stray", "newer", "late"]), SMALL), max_size=40))
+@given(histories(st.tuples(st.sampled_from(["want", "answer", "answer", "stray", "newer", "late"]), SMALL), 40))
 def test_what_is_kept_of_a_snapshot_is_of_one_and_without_a_gap(steps: list[tuple[str, int]]) -> None:
     """Parts may come late, twice, and of another snapshot than was asked for."""
     fetching, now_ms, newest = Fetching(), 0, 10
