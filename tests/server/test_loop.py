@@ -375,7 +375,7 @@ def test_what_cannot_be_an_address_is_one_that_cannot_be_connected_to(address: A
     """Whoever dials is ready for an OSError: such a name may have come from anywhere."""
 
     async def story(loop: Loop) -> None:
-        with pytest.raises(OSError):  # noqa: PT011 - which one, nobody asks
+        with pytest.raises(OSError):
             await loop.connect(address, Talker())
 
     assert run(story) == []
