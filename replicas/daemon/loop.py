@@ -217,11 +217,11 @@ class Server:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in SHORT_OF:
-                    raise
                 # It stays ready, and there is nothing to be done about it: later, perhaps.
                 self.close()
                 self._pause = self._loop.call_later(ACCEPT_PAUSE_S, self._watch)
+                if error.errno not in SHORT_OF:
+                    raise
                 return
             accepted.setblocking(False)
             Stream(self._loop, accepted, self._make())
