@@ -38,13 +38,59 @@ CLUSTER = "local"
 class _Call:
     """One call on its way: `wake` is released once `reply` is there."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: _Session, lane: int, number: int) -> None:
+        self.session = session
+        self.lane = lane
+        self.number = number
         self.wake = _thread.allocate_lock()
         self.wake.acquire()
         self.reply: wire.Reply | None = None
         self.lost = False
         self.unwaited = False
         """Nobody waits for the reply: see `LocalClient._say`."""
+
+    def lose(self) -> None:
+        """Its session has ended."""
+        self.lost = True
+        with contextlib.suppress(RuntimeError):
+            self.wake.release()
+
+
+class _Session:
+    """What a client knows of one session. No lock guards it: finalizers make calls in the middle of calls."""
+
+    def __init__(self, id: int) -> None:
+        self.id = id
+        self.over = False
+        self.handles: dict[Target, int] = {}
+        self.handle_numbers = itertools.count(1)
+        self.calls: dict[tuple[int, int], _Call] = {}
+        self.free_lanes: list[int] = []
+        self.lane_numbers = itertools.count()
+        self.numbers: dict[int, int] = {}
+
+    def begin(self) -> _Call:
+        """A call on a lane of its own. One that comes with the session's end is lost."""
+        try:
+            lane = self.free_lanes.pop()
+        except IndexError:
+            lane = next(self.lane_numbers)
+        number = self.numbers[lane] = self.numbers.get(lane, 0) + 1
+        call = self.calls[lane, number] = _Call(self, lane, number)
+        if self.over:
+            call.lose()
+        return call
+
+    def finish(self, call: _Call) -> None:
+        """It is answered, or withdrawn."""
+        if self.calls.pop((call.lane, call.number), None) is not None:
+            self.free_lanes.append(call.lane)
+
+    def end(self) -> None:
+        """Whatever waits is lost."""
+        self.over = True
+        for call in list(self.calls.values()):
+            call.lose()
 
 
 class LocalGroup:
@@ -136,19 +182,13 @@ class LocalClient:
         self._label = label
         self._opening = threading.Lock()
         """Whoever has it waits for the group."""
-        self._table = threading.RLock()
-        """Whoever has it waits for nobody. A finalizer may make a call in the middle of another of its thread."""
         self._nonces = 0
-        self._begin_again()
+        self._present = _Session(0)
 
-    def _begin_again(self) -> None:
-        self.session = 0
-        self._handles: dict[Target, int] = {}
-        self._handle_numbers = itertools.count(1)
-        self._calls: dict[tuple[int, int], _Call] = {}
-        self._free_lanes: list[int] = []
-        self._lane_numbers = itertools.count()
-        self._numbers: dict[int, int] = {}
+    @property
+    def session(self) -> int:
+        """The id of the session; 0: there is none."""
+        return self._present.id
 
     def call(
         self,
@@ -165,15 +205,15 @@ class LocalClient:
         if self._group.is_here():
             return self._say(target, operation, arguments, manner)
         while True:
-            call, session, lane, number = self._begin(target, operation, arguments, others)
+            call = self._send(self._living_session(), target, operation, arguments, others)
             try:
                 if not call.wake.acquire(True, -1 if timeout is None or not manner.parks else timeout):
-                    self._withdraw(session, lane, number, undo=False)
+                    self._withdraw(call, undo=False)
                     call.wake.acquire()
             except BaseException:
-                self._interrupted(call, (session, lane, number), manner, kept)
+                self._interrupted(call, manner, kept)
                 raise
-            answer = self._end(call, session, lane, manner)
+            answer = self._end(call, manner)
             if answer is not None:
                 target.known = True
                 return answer
@@ -184,9 +224,10 @@ class LocalClient:
 
     def detach(self, target: Target) -> None:
         """As `runtime.Client.detach`."""
-        handle = self._handles.pop(target, None)
+        present = self._present
+        handle = present.handles.pop(target, None)
         if handle is not None:
-            self._group.submit(encode(wire.Detach(self.session, handle)))
+            self._group.submit(encode(wire.Detach(present.id, handle)))
 
     def close(self) -> None:
         """Ends the session."""
@@ -204,106 +245,85 @@ class LocalClient:
     def hear(self, message: object) -> None:
         """A reply has come."""
         if isinstance(message, wire.Reply):
-            call = self._calls.get((message.lane, message.number))
+            call = self._present.calls.get((message.lane, message.number))
             if call is not None and call.reply is None and message.status != wire.Status.PARKED:
                 call.reply = message  # the first one: an answer is repeated to whoever withdraws too late
                 if call.unwaited:
-                    self._free(message.lane, message.number)
+                    call.session.finish(call)
                 else:
                     call.wake.release()
 
     def ended(self) -> None:
         """The session is no more."""
-        with self._table:
-            calls = list(self._calls.values())
-            self._begin_again()
-        for call in calls:
-            call.lost = True
-            with contextlib.suppress(RuntimeError):
-                call.wake.release()
+        former, self._present = self._present, _Session(0)
+        former.end()
 
     # --- the parts of a call ---
 
-    def _begin(
-        self, target: Target, operation: str, arguments: tuple[Any, ...], others: tuple[Target, ...]
-    ) -> tuple[_Call, int, int, int]:
-        while True:
-            if not self.session:
-                self._open()
-            with self._table:
-                if self.session:  # it may have been lost by now
-                    return self._send(target, operation, arguments, others)
-
-    def _open(self) -> None:
-        with self._opening:
-            if not self.session:
-                self._nonces += 1
-                self.session = self._group.open(self, f"{id(self)} {self._nonces}".encode(), self._label)
+    def _living_session(self) -> _Session:
+        while not (present := self._present).id:
+            with self._opening:
+                if not self.session:
+                    self._nonces += 1
+                    self._present = _Session(self._group.open(self, f"{id(self)} {self._nonces}".encode(), self._label))
+        return present
 
     def _say(self, target: Target, operation: str, arguments: tuple[Any, ...], manner: Manner) -> Answer:
         """In the thread that applies, nobody could wait for a reply: it would come after the wait."""
-        with self._table:
-            if not manner.silent or not self.session:
-                raise GroupUnreachable(
-                    f"{operation} of {target}: it was asked by a finalizer that the collector ran in the thread of the"
-                    " local group, where nothing can be waited for"
-                )
-            session = self._send(target, operation, arguments, (), unwaited=True)[1]
-        return Answer(None, session)
+        present = self._present
+        if not manner.silent or not present.id:
+            raise GroupUnreachable(
+                f"{operation} of {target}: it was asked by a finalizer that the collector ran in the thread of the"
+                " local group, where nothing can be waited for"
+            )
+        self._send(present, target, operation, arguments, (), unwaited=True)
+        return Answer(None, present.id)
 
     def _send(
         self,
+        session: _Session,
         target: Target,
         operation: str,
         arguments: tuple[Any, ...],
         others: tuple[Target, ...],
         *,
         unwaited: bool = False,
-    ) -> tuple[_Call, int, int, int]:
+    ) -> _Call:
         for one in (target, *others):
-            if one not in self._handles:
-                self._attach(one)
-        lane = self._free_lanes.pop() if self._free_lanes else next(self._lane_numbers)
-        session, number = self.session, self._numbers.get(lane, 0) + 1
-        self._numbers[lane] = number
-        handle = self._handles[target]
-        values = tuple([self._handles[value] if type(value) is Target else value for value in arguments])
-        call = self._calls[lane, number] = _Call()
+            if one not in session.handles:
+                self._attach(session, one)
+        handle = session.handles[target]
+        values = tuple([session.handles[value] if type(value) is Target else value for value in arguments])
+        call = session.begin()
         call.unwaited = unwaited
-        self._group.submit(encode(wire.Call(session, lane, number, handle, operation, unpack(pack(values)), True)))
-        return call, session, lane, number
+        said = wire.Call(session.id, call.lane, call.number, handle, operation, unpack(pack(values)), True)
+        self._group.submit(encode(said))
+        return call
 
-    def _attach(self, target: Target) -> None:
-        handle = next(self._handle_numbers)
+    def _attach(self, session: _Session, target: Target) -> None:
+        handle = next(session.handle_numbers)
         create = target.create and not (target.lifetime == wire.Lifetime.PRIVATE and target.known)
         attach = wire.Attach(
-            self.session, handle, target.namespace, target.name, target.kind, target.arguments, target.lifetime, create
+            session.id, handle, target.namespace, target.name, target.kind, target.arguments, target.lifetime, create
         )
         self._group.submit(encode(attach))
-        self._handles[target] = handle  # only now: a finalizer's call in between must not come before the attachment
+        session.handles[target] = handle  # only now: a call of a finalizer in between must not come before it
 
-    def _withdraw(self, session: int, lane: int, number: int, *, undo: bool) -> None:
-        self._group.submit(encode(wire.Withdraw(session, lane, number, undo)))
+    def _withdraw(self, call: _Call, *, undo: bool) -> None:
+        self._group.submit(encode(wire.Withdraw(call.session.id, call.lane, call.number, undo)))
 
-    def _interrupted(
-        self, call: _Call, named: tuple[int, int, int], manner: Manner, kept: Callable[[Answer], object] | None
-    ) -> None:
-        session, lane, _ = named
-        self._withdraw(*named, undo=not manner.interrupt_keeps)
+    def _interrupted(self, call: _Call, manner: Manner, kept: Callable[[Answer], object] | None) -> None:
+        self._withdraw(call, undo=not manner.interrupt_keeps)
         if not manner.interrupt_keeps:
-            self._free(named[1], named[2])
+            call.session.finish(call)
             return
         call.wake.acquire()
         with contextlib.suppress(Exception):
-            answer = self._end(call, session, lane, manner)
+            answer = self._end(call, manner)
             if answer is not None and kept is not None:
                 kept(answer)
 
-    def _free(self, lane: int, number: int) -> None:
-        if self._calls.pop((lane, number), None) is not None:
-            self._free_lanes.append(lane)
-
-    def _end(self, call: _Call, session: int, lane: int, manner: Manner) -> Answer | None:
+    def _end(self, call: _Call, manner: Manner) -> Answer | None:
         """The answer; None where the call is to be made again."""
         if call.lost:
             match manner.on_lost:
@@ -318,10 +338,10 @@ class LocalClient:
             return None
         reply = call.reply
         assert reply is not None
-        self._free(lane, reply.number)
+        call.session.finish(call)
         if reply.status == wire.Status.ERROR:
             raise from_wire(*reply.value)
-        return Answer(reply.value, session)
+        return Answer(reply.value, call.session.id)
 
 
 @contextlib.contextmanager
