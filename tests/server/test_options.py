@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import pwd
 import socket
 from pathlib import Path
 
 import pytest
 
+from replicas.daemon import listening
 from replicas.daemon.address import Address, BadOptions
 from replicas.daemon.options import parse
 
@@ -133,3 +135,18 @@ def test_each_mistake_in_the_file_names_the_file(tmp_path: Path, text: str, sent
         parse(["--config", str(file)], {})
     assert sentence in str(refusal.value)
     assert str(file) in str(refusal.value)
+
+
+def test_a_user_without_a_home_is_told_what_to_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that runs under a number, as some do: nobody knows where its user keeps things."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(BadOptions, match="no home directory: name one with --data-dir"):
+        parse([], {})
+    with pytest.raises(BadOptions, match="no home directory: name the secret's place with --secret-file"):
+        listening.secret(parse(["--data-dir", "/d"], {}))
