@@ -127,7 +127,10 @@ def secret(options: Options) -> bytes | None:
     """
     if options.listen.path:
         return None
-    path = options.secret_file or auth.default_secret_path()
+    try:
+        path = options.secret_file or auth.default_secret_path()
+    except RuntimeError:
+        raise BadOptions("this user has no home directory: name the secret's place with --secret-file") from None
     if options.join and not path.exists():
         raise BadOptions(
             f"there is no secret file {path}: a replica that joins a group needs the group's own, so copy it there from"

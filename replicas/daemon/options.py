@@ -93,7 +93,12 @@ def default_data_dir(environment: Mapping[str, str]) -> Path:
     """Where a replica keeps its log when nobody said: the user's state directory, as the XDG rules have it."""
     base = Path(environment.get("XDG_STATE_HOME", ""))
     if not base.is_absolute():  # counts as not set, by the specification of that variable
-        base = Path.home() / ".local" / "state"
+        try:
+            base = Path.home() / ".local" / "state"
+        except RuntimeError:
+            raise BadOptions(
+                "this user has no home directory: name one with --data-dir, or set XDG_STATE_HOME"
+            ) from None
     return base / "dthreading" / "server"
 
 
