@@ -178,6 +178,22 @@ def test_a_process_that_is_started_without_descriptors_gives_their_numbers_to_no
             process.kill()
 
 
+@pytest.mark.parametrize(
+    ("place", "options", "code"), [("running._open_storage", "--memory", 0), ("offline._open", "--check .", 130)]
+)
+def test_an_interrupt_is_no_accident_whenever_it_comes(place: str, options: str, code: int) -> None:
+    """To read a large directory takes long enough for somebody to think better of it."""
+    program = (
+        "import signal, sys; from replicas import cli; from replicas.daemon import offline, running;"
+        f"{place} = lambda *_: signal.raise_signal(signal.SIGINT);"
+        f"sys.exit(cli.main({options.split()}))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert (result.returncode, result.stderr) == (code, "dthreading-server: interrupted\n")
+
+
 # --- answers that nobody can be given
 
 
@@ -205,18 +221,7 @@ def asked(cluster: Cluster, *command: str, output: str) -> subprocess.CompletedP
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize(
-    "command",
-    [
-        "status",
-        "status --json",
-        "locks",
-        "locks --json",
-        "members list",
-        "members list --json",
-        "members transfer-leader 1",
-    ],
-)
+@pytest.mark.parametrize("command", ["status", "locks --json", "members list", "members transfer-leader 1"])
 def test_an_answer_that_cannot_be_written_is_one_sentence(group: Cluster, command: str, unbuffered: str) -> None:
     group.environment["PYTHONUNBUFFERED"] = unbuffered
     result = asked(group, *command.split(), output="/dev/full")
