@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from replicas.daemon.distribution import foreign_package, version
 from replicas.daemon.exits import ExitCode
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from replicas.daemon.options import Options
 
 __all__ = ["ExitCode", "main", "version"]
+
+INTERRUPTED: Final = 130
+"""What shells make of an interrupt. A server that is asked to stop, and does, has none."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,14 +38,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = options.parse(sys.argv[1:] if argv is None else argv, os.environ)
     except options.BadOptions as error:
         return _refuse(str(error))
-    if chosen.check is not None or chosen.recover is not None:
-        return _offline(chosen)
+    try:
+        if chosen.check is not None or chosen.recover is not None:
+            return _offline(chosen)
+        return _serve(chosen)
+    except options.BadOptions as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:  # before the loop takes signals, or without it
+        serving = chosen.check is None and chosen.recover is None
+        return _refuse("interrupted", ExitCode.STOPPED if serving else INTERRUPTED)
+
+
+def _serve(chosen: Options) -> int:
     from replicas.daemon import running  # noqa: PLC0415
 
     try:
         return running.run(chosen)
-    except options.BadOptions as error:
-        return _refuse(str(error))
     except running.CannotServe as error:
         return _refuse(str(error), error.code)
 
@@ -84,7 +95,7 @@ def _offline(chosen: Options) -> int:
     return ExitCode.STOPPED
 
 
-def _refuse(sentence: str, code: ExitCode = ExitCode.REFUSED) -> int:
+def _refuse(sentence: str, code: int = ExitCode.REFUSED) -> int:
     from replicas.daemon.journal import say  # noqa: PLC0415
 
     say(f"dthreading-server: {sentence}", sys.stderr)
