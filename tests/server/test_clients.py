@@ -33,6 +33,7 @@ from dthreading.wire.messages import (
     Welcome,
 )
 from replicas.daemon import clients as clients_module
+from replicas.daemon import connections as connections_module
 from replicas.daemon.clients import Clients
 from replicas.daemon.connections import Outgoing
 from replicas.daemon.journal import Muffler
@@ -318,6 +319,24 @@ def test_a_client_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch, cap
 
     run(story)
     assert "does not read" in caplog.text
+
+
+def test_one_that_says_no_more_and_reads_no_more_is_gone_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has closed its end for writing, and what waits for it fits no socket: a descriptor and megabytes, for ever."""
+    monkeypatch.setattr(connections_module, "LINGER_S", 0.01)
+
+    async def story(bench: Bench) -> None:
+        stranger = await bench.connect()
+        await stranger.shake_hands()
+        stranger.writer.transport.pause_reading()
+        for _ in range(10):
+            bench.clients.send(1, Reply(0, 1, Status.OK, bytes(1_000_000)))
+        bench.clients.outgoing.flush()
+        stranger.writer.write_eof()
+        await asyncio.wait_for(bench.host.gone.wait(), 10)
+        assert len(bench.clients) == 0
+
+    run(story)
 
 
 def test_an_operator_asks_and_a_bad_question_ends_only_him() -> None:
