@@ -200,3 +200,31 @@ def test_ctrl_c_interrupts_while_the_group_is_away(group: Group, start: Programs
         waiter.signal(signal.SIGINT)
         waiter.hears("interrupted")
     waiter.ends(complains=None)
+
+
+def test_a_recursion_that_ends_in_the_middle_of_a_call_leaves_nothing_held(group: Group, start: Programs) -> None:
+    """RecursionError may come at any depth of ours. Whoever got as far as to acquire gets as far as to release."""
+    program = start("""
+        lock, rlock, semaphore = threading.Lock(name="l"), threading.RLock(name="r"), threading.Semaphore(1, name="s")
+        condition = threading.Condition(name="c")
+        def deep(levels, function):
+            return deep(levels - 1, function) if levels else function()
+        def enters(one):
+            with one:
+                if one is condition:
+                    one.wait(0.001)
+        for one in (lock, rlock, semaphore, condition):
+            enters(one)
+            met = {True: 0, False: 0}
+            for levels in range(sys.getrecursionlimit() - 60, sys.getrecursionlimit() - 5):
+                try:
+                    deep(levels, lambda: enters(one))
+                    met[True] += 1
+                except RecursionError:
+                    met[False] += 1
+            assert min(met.values()) > 5, met
+            with threading.Lock(name="in between"):
+                pass
+            say(getattr(one, "_value", None) or one.locked())
+    """)
+    program.ends(says=("False", "False", "1", "False"))
