@@ -37,9 +37,8 @@ class Entered(Proxy):
         """Give it back."""
         raise NotImplementedError
 
-    def _leave(self) -> None:
-        """Release at the end of `with`."""
-        self.release()
+    def _check_entered(self) -> None:
+        """Raises what the end of `with` is to raise instead of releasing."""
 
     def _give_back(self, release: Callable[[], object] | None = None) -> None:
         """Release after an interrupt, which is on its way to the caller and must arrive there."""
@@ -64,7 +63,9 @@ class Entered(Proxy):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._leave()
+            # No deeper in calls than on the way in: a recursion that could acquire must not end in the release.
+            self._check_entered()
+            self.release()
         except Exception:
             if kind is None:
                 raise

@@ -90,11 +90,10 @@ class Lock(Ownable):
             raise
         self._proxy_holds.forget(hold)
 
-    def _leave(self) -> None:
+    def _check_entered(self) -> None:
         if self._proxy_settled and self._proxy_holds.inherited:
             # A forked child comes to the end of its parent's `with`: to release would free what the parent holds.
             raise LockLost(f"{self._proxy_target}: this process was forked, and left the hold to its parent")
-        self.release()
 
     def _release_once(self, thread: int, hold: Hold) -> int:  # noqa: ARG002 - of an RLock
         self._ask("release", (hold.fence,), RELEASE)
