@@ -98,8 +98,9 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = True
         if self._transport is not None:
             self._transport.close()
-            # close() waits for the other side to read what is left; one that never does must not keep the descriptor.
-            asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
+            if self._transport.get_write_buffer_size():
+                # It waits for the other side to read what is left; one that never does must not keep the descriptor.
+                asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
 
     def cut(self) -> None:
         """End the connection at once; what has not left is lost."""
@@ -156,6 +157,7 @@ class Connection(asyncio.BufferedProtocol):
         self.lost()
 
     def eof_received(self) -> bool:
+        self.hang_up()  # it may still read what was sent so far, and not take for ever
         return False
 
     def get_buffer(self, sizehint: int) -> memoryview:

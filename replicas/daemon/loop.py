@@ -365,6 +365,7 @@ class Stream(asyncio.Transport):
         if count:
             self._protocol.buffer_updated(count)
         else:
+            self._protocol.eof_received()
             self.close()
 
     def _write_on(self) -> None:
