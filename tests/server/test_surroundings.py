@@ -194,6 +194,17 @@ def test_an_interrupt_is_no_accident_whenever_it_comes(place: str, options: str,
     assert (result.returncode, result.stderr) == (code, "dthreading-server: interrupted\n")
 
 
+def test_an_interrupted_question_is_no_accident() -> None:
+    program = (
+        "import signal, sys; from dthreading import cli;"
+        "cli._ask_all = lambda *_: signal.raise_signal(signal.SIGINT); sys.exit(cli.main(['status']))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert (result.returncode, result.stderr) == (130, "dthreading: interrupted\n")
+
+
 # --- answers that nobody can be given
 
 
