@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has seen enough; the interpreter must not complain about it at its end.
         sys.stdout = None
         return 0
+    except KeyboardInterrupt:
+        complain("dthreading: interrupted")
+        return 130
     except OSError as error:  # whoever cannot be asked is told of in the answer, so this is its writing
         sys.stdout = None
         complain(f"dthreading: the answer cannot be written: {error.strerror or error}")
