@@ -13,12 +13,22 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+CALLS_SECONDS_MAX = 600
+"""For the one test that makes some 20 000 calls one after the other: 20 s where nothing else runs, and more than the
+usual limit on a machine that is shared by many."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--group", choices=("replicas", "memory", "local"), default="replicas",
         help="three replicas as processes (the default), the same without disks, or one inside this process",
     )  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.name == "test_reentrancy":
+            item.add_marker(pytest.mark.timeout(CALLS_SECONDS_MAX))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,8 +19,9 @@ from tests.mutants import records, searching, trial
 from tests.mutants.catalogue import ROOT, Bug, DoesNotApplyError, Edit, load
 from tests.mutants.planting import PLANTED
 from tests.mutants.records import Recorded, World
-from tests.mutants.trial import BROKEN, NO_BUG, SIMULATIONS
+from tests.mutants.trial import BROKEN, CHANGING, NO_BUG, SIMULATIONS
 from tests.mutants.units import FirstFailure
+from tests.sim.conftest import CONSENSUS_SEEDS, GROUP_SEEDS
 
 BUGS = load()
 RECORDED = records.read()
@@ -98,7 +99,10 @@ def test_those_tests_pass_without_their_bugs() -> None:
     assert outcome.ran == len({unit for _, unit in ONLY_UNITS})
 
 
-WORLDS = sorted({world.name for world in CAUGHT.values()})
+TESTED_ANYWAY: Final = {"consensus": CONSENSUS_SEEDS, "group": GROUP_SEEDS, "members": CHANGING}
+"""So many first worlds of these simulations are tests of their own, which fail by themselves."""
+
+WORLDS = sorted({world.name for world in CAUGHT.values() if world.seed >= TESTED_ANYWAY.get(world.simulation, 0)})
 
 
 @pytest.mark.parametrize("first", range(0, len(WORLDS), TOGETHER))
