@@ -60,6 +60,7 @@ class SnapshotKeeper:
         self._host = host
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._preparing = False  # whether the next segment waits in _work
         # These three belong to the thread.
         self._writing: tuple[SnapshotHeader, SnapshotWriter | MemorySnapshotWriter] | None = None
         self._receiving: tuple[SnapshotHeader, SnapshotWriter | MemorySnapshotWriter] | None = None
@@ -82,8 +83,10 @@ class SnapshotKeeper:
                 raise AssertionError(work)
 
     def prepare(self) -> None:
-        """Have the log's next segment made ahead; nothing is done twice, if this is said again."""
-        self._post(self._prepare)
+        """Have the log's next segment made ahead. It is said after each sync, and asked of the thread once."""
+        if not self._preparing:
+            self._preparing = True
+            self._post(self._prepare)
 
     def close(self) -> None:
         """End the thread after the piece that it is at; what was not finished is as if it had never begun."""
@@ -119,6 +122,7 @@ class SnapshotKeeper:
     # --- pieces, on the thread
 
     def _prepare(self) -> None:
+        self._preparing = False
         while not self._broken and self._storage.prepare():
             pass
 
