@@ -113,8 +113,11 @@ class SnapshotKeeper:
                 self._tell(self._host.disk_failed, error)
             except Exception as error:  # noqa: BLE001 - a thread that dies silently would stop snapshots for ever
                 self._broken = True
-                log.exception("making a snapshot failed")
-                self._tell(self._host.disk_failed, StorageFailed(f"making a snapshot failed: {error!r}"))
+                self._tell(self._break, error)
+
+    def _break(self, error: Exception) -> None:
+        """An error of ours ends the process as it would have in the loop: no disk is to blame."""
+        raise RuntimeError("making or loading a snapshot failed") from error
 
     def _tell(self, call: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(call, *arguments)
