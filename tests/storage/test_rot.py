@@ -356,6 +356,20 @@ def test_both_ends_damaged_is_rot() -> None:
     assert "what it promised" in (reopen(disk).recovered.rot or "")
 
 
+@pytest.mark.parametrize("byte", [b"\xa5", b"older"])
+def test_what_stands_beyond_a_damaged_batch_shows_that_it_was_durable(byte: bytes) -> None:
+    """Although nothing of it can be read, or an older batch's sector stands there by now: no power cut leaves that, and
+    what was acknowledged there is gone.
+    """
+    disk, _ = small_log()
+    start, end = last_batch(disk)
+    disk.flip(FIRST, start + SECTOR // 2)
+    assert reopen(disk.clone(random.Random(0))).recovered.rot is None, "alone, it is doubtful"
+    beyond = disk.contents(FIRST)[:SECTOR] if byte == b"older" else byte * SECTOR
+    disk.open(FIRST).write(end, beyond)
+    assert "was durable" in (reopen(disk).recovered.rot or "")
+
+
 def test_a_value_that_looks_like_the_log_proves_nothing() -> None:
     """A user may put a log file into a queue. Torn, such a batch must not be mistaken for one that was durable."""
     disk, _ = small_log()
