@@ -107,6 +107,42 @@ def test_a_name_that_means_nothing_is_said(monkeypatch: pytest.MonkeyPatch, secr
         finder.next(0.0)
 
 
+def test_a_name_server_that_hangs_keeps_no_other_server_waiting(
+    monkeypatch: pytest.MonkeyPatch, secret_file: Path
+) -> None:
+    """The system asks it for half a minute, and a lease is shorter. What is found in the end is used all the same."""
+    answered, woken = threading.Event(), threading.Semaphore(0)
+    asked: list[str] = []
+    found = Endpoint("192.0.2.1:7", socket.AF_INET, ("192.0.2.1", 7))
+
+    def endpoints(name: str) -> list[Endpoint]:
+        asked.append(name)
+        assert answered.wait(20)
+        return [found]
+
+    monkeypatch.setattr(resolve, "endpoints", endpoints)
+    settings = Settings(servers=("slow.example.org:7", "127.0.0.1:7"), namespace="", secret=secret_file)
+    finder = Finder(settings, lambda: 0.0, woken.release)
+    now = 100.0
+    assert finder.next(now) is None
+    assert now < finder.dial_at() < now + 5
+    now = finder.dial_at()
+    with pytest.raises(GroupUnreachable, match=r"looking up slow.example.org:7 has taken"):
+        finder.next(now)
+    finder.failed(now)
+    other = finder.next(now)
+    assert other is not None
+    assert other[0].name == "127.0.0.1:7"
+    finder.failed(now)
+    now = finder.dial_at()
+    assert finder.next(now) is None
+    assert asked == ["slow.example.org:7"], "it is still being asked"
+    answered.set()
+    assert woken.acquire(timeout=10)
+    assert finder.dial_at() <= now
+    assert finder.next(now) == (found, bytes(32))
+
+
 def test_a_look_up_that_no_thread_can_be_started_for_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, secret_file: Path
 ) -> None:
