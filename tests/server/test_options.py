@@ -76,7 +76,11 @@ def test_addresses_are_read_and_written_alike(text: str, host: str, port: int, p
     assert address.is_local
 
 
-@pytest.mark.parametrize("text", ["", "7450", "127.0.0.1", "127.0.0.1:70000", "::1:7450", "unix:x", "a:b:1", "h:-1"])
+NO_ADDRESSES = ["", "7450", "127.0.0.1", "127.0.0.1:70000", "::1:7450", "unix:x", "a:b:1", "h:-1", "unix:/\udcff"]
+"""The last one is a path that is not UTF-8: no other replica, and no client, could be told of it."""
+
+
+@pytest.mark.parametrize("text", NO_ADDRESSES)
 def test_what_is_no_address_is_refused_by_name(text: str) -> None:
     with pytest.raises(BadOptions, match="is not an address"):
         Address.parse(text)

@@ -79,6 +79,16 @@ def test_a_replica_whose_directory_was_moved_away_says_how_it_is() -> None:
         assert status["disk_bytes"] == 0
 
 
+def test_a_directory_whose_name_is_no_text_is_as_good_as_another(tmp_path: Path) -> None:
+    """Names of files are bytes. Who asked for the status of a replica in such a directory ended it."""
+    data = Path(os.fsdecode(os.fsencode(tmp_path / "data") + b"\xff"))
+    with started(tmp_path, subprocess.DEVNULL, "--data-dir", str(data)) as (process, address):
+        with Raw(address, secret_in(tmp_path / "secret"), Role.ADMIN) as operator:
+            assert operator.ask("status")["directory"] == f"{tmp_path / 'data'}\\xff"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_S) == 0
+
+
 # --- readers that do not read, and descriptors that are not there
 
 
@@ -107,10 +117,10 @@ def drained(reading: int) -> str:
 
 
 @contextlib.contextmanager
-def started(folder: Path, stderr: int, *, as_json: bool = False) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(folder: Path, stderr: int, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A replica whose log goes there, and its address, once it is ready. It does not outlive the test."""
-    words = [sys.executable, "-m", "replicas.cli", "--memory", "--listen", "127.0.0.1:0"]
-    words += ["--secret-file", str(folder / "secret"), *(["--log-json"] if as_json else [])]
+    words = [sys.executable, "-m", "replicas.cli", "--listen", "127.0.0.1:0"]
+    words += ["--secret-file", str(folder / "secret"), *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
@@ -135,7 +145,7 @@ def test_a_reader_of_the_log_that_stands_still_stops_nobody(
     log is read again it says how much is missing.
     """
     reading, writing = stuck
-    with started(tmp_path, writing, as_json=as_json) as (process, address):
+    with started(tmp_path, writing, "--memory", *(["--log-json"] if as_json else [])) as (process, address):
         with Raw(address, secret_in(tmp_path / "secret"), Role.ADMIN) as operator:
             assert operator.ask("status")["replica"] == 1
         assert drained(reading) == ""
