@@ -35,6 +35,8 @@ class Address(NamedTuple):
                 raise BadOptions(
                     f"{text!r} is not an address: a Unix socket's path must be absolute, as unix:/run/x.sock"
                 )
+            if path.encode("utf-8", "ignore").decode() != path:
+                raise BadOptions(f"{text!a} is not an address: others are told of it, so the path must be UTF-8")
             return cls("", 0, path)
         match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+)):([0-9]{1,5})", text)
         if match is None:

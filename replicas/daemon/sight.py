@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def status(
         "servers": list(map(str, options.cluster)) if core is None else list(core.servers),
         "incarnation": storage.identity.incarnation,
         "durable": not options.memory,
-        "directory": "" if options.memory else str(options.data_dir),
+        "directory": "" if options.memory else os.fsencode(options.data_dir).decode("utf-8", "backslashreplace"),
         "disk_bytes": 0 if options.memory else _disk_bytes(options.data_dir),
         "log_bytes": storage.log_bytes,
         "snapshot_bytes": storage.snapshot.size if storage.snapshot is not None else 0,
