@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import assert_type
 
@@ -72,6 +73,10 @@ def fail() -> None:
     except threading.BrokenBarrierError:
         threading.excepthook(threading.ExceptHookArgs((ValueError, None, None, None)))
 
+
+if sys.version_info >= (3, 12):
+    threading.settrace_all_threads(lambda *_: None)
+    threading.setprofile_all_threads(None)
 
 threading.configure(servers="one:7000,two:7000", namespace="shop", lease=5)
 threading.delete("orders")
