@@ -65,7 +65,12 @@ from dthreading.naming import PrivateNameWarning
 from dthreading.runtime import delete
 
 if TYPE_CHECKING:
+    import sys
     from threading import excepthook
+
+    if sys.version_info >= (3, 12):
+        from threading import setprofile_all_threads as setprofile_all_threads
+        from threading import settrace_all_threads as settrace_all_threads
 
 __version__ = "0.1.0"
 
