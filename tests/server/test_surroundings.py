@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,54 @@ def test_a_replica_whose_directory_was_moved_away_says_how_it_is() -> None:
         status = node.ask("status")
         assert status["role"] == "leader"
         assert status["disk_bytes"] == 0
+
+
+NOBODY = 65534
+AS_NOBODY = f"""
+import concurrent.futures.thread, os, sys
+from replicas import cli
+from replicas.daemon import distribution, offline, options, running
+distribution.version(), distribution.foreign_package()  # imports that nobody might not be allowed
+if os.geteuid() == 0:
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--check {closed}/data",
+        "--check {closed}",
+        "--recover-unsafe {closed}/data --data-dir {open}/new",
+        "--recover-unsafe {open} --data-dir {closed}/new",
+        "--join 127.0.0.1:1 --memory --listen 127.0.0.1:0 --secret-file {closed}/secret",
+    ],
+)
+def test_a_place_that_its_user_may_not_enter_is_named(options: str) -> None:
+    """As happens to whoever forgets that the directory is the service's, and not his."""
+    with tempfile.TemporaryDirectory() as base:
+        place = {"closed": Path(base) / "closed", "open": Path(base) / "open"}
+        for path in place.values():
+            path.mkdir()
+        for path in (Path(base), place["open"]):
+            path.chmod(0o755)
+        place["closed"].chmod(0)
+        result = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, *options.format(**place).split()],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        place["closed"].chmod(0o700)
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("dthreading-server: ")
+    assert str(place["closed"]) in line
+    assert "Permission denied" in line
 
 
 def test_a_directory_whose_name_is_no_text_is_as_good_as_another(tmp_path: Path) -> None:
