@@ -92,6 +92,8 @@ def _offline(chosen: Options) -> int:
             offline.recover_unsafe(*place, sure=sure, say=say, answers=offline.answers)
     except offline.Unusable as error:
         return _refuse(str(error), error.code)
+    except OSError as error:  # a place that its user may not enter, say
+        return _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return ExitCode.STOPPED
 
 

@@ -131,16 +131,16 @@ def secret(options: Options) -> bytes | None:
         path = options.secret_file or auth.default_secret_path()
     except RuntimeError:
         raise BadOptions("this user has no home directory: name the secret's place with --secret-file") from None
-    if options.join and not path.exists():
-        raise BadOptions(
-            f"there is no secret file {path}: a replica that joins a group needs the group's own, so copy it there from"
-            " one of the members (--secret-file names another place)"
-        )
     try:
-        return auth.make_secret(path)
+        return auth.load_secret(path) if options.join else auth.make_secret(path)
     except NotAuthenticated as error:
         raise BadOptions(str(error)) from None
     except OSError as error:
+        if options.join and isinstance(error, FileNotFoundError):
+            raise BadOptions(
+                f"there is no secret file {path}: a replica that joins a group needs the group's own, so copy it there"
+                " from one of the members (--secret-file names another place)"
+            ) from None
         raise BadOptions(f"cannot use the secret file {path}: {error.strerror}") from None
 
 

@@ -188,14 +188,20 @@ def _check_lost(found: _Contents, answers: Callable[[str], bool]) -> None:
 
 def _check_new(new: Path) -> None:
     """Refuses before anybody has decided to give a group up for it, and once more before it is written."""
-    if new.exists() and (not new.is_dir() or any(new.iterdir())):
+    try:
+        full = bool(os.listdir(new))  # noqa: PTH208 - whether there are any is the question
+    except (FileNotFoundError, NotADirectoryError) as error:
+        full = isinstance(error, NotADirectoryError)
+    if full:
         raise Unusable(ExitCode.REFUSED, f"{new} is not empty: name a directory that is, for the new group")
 
 
 def _open(path: Path) -> Storage:
-    if not path.is_dir():
-        raise Unusable(ExitCode.REFUSED, f"{path} is not a directory")
-    if not any((path / name).exists() for name in (IDENTITY_NAME, LOCK_NAME)):
+    try:
+        names = os.listdir(path)  # noqa: PTH208 - names are wanted, not paths
+    except (FileNotFoundError, NotADirectoryError):
+        raise Unusable(ExitCode.REFUSED, f"{path} is not a directory") from None
+    if IDENTITY_NAME not in names and LOCK_NAME not in names:
         # To open it would be to lock it, and so to leave a lock in a directory that was only to be looked at.
         raise Unusable(ExitCode.REFUSED, f"{path} is no replica's data directory: it has no identity file")
     try:
