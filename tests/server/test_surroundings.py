@@ -82,7 +82,7 @@ def test_a_replica_whose_directory_was_moved_away_says_how_it_is() -> None:
 
 NOBODY = 65534
 AS_NOBODY = f"""
-import concurrent.futures.thread, os, sys
+import concurrent.futures.thread, encodings.idna, os, sys
 from replicas import cli
 from replicas.daemon import distribution, offline, options, running
 distribution.version(), distribution.foreign_package()  # imports that nobody might not be allowed
