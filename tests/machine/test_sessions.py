@@ -153,6 +153,38 @@ def test_lower_numbers_are_ignored_and_gaps_are_not(bench: Bench, ann: Client) -
     assert bench.object("l").owner == ann.id
 
 
+def ends_alike(bench: Bench, ended: Client) -> bool:
+    """Whether a state that went through a snapshot says the same at that session's end, in the same order."""
+    restored = Machine.restore([bench.machine.dump()])
+    slot = bench.machine.applied
+    effects = bench.expire(ended)
+    assert len(effects.replies) > 2
+    value = commands.codec.encode(commands.Expire(ended.id, 1, *restored.ballot_in_force))
+    again = restored.apply(Entry(slot + 1, Ballot(1, 1), EntryKind.COMMAND, value))
+    return again.replies == effects.replies and restored.digest == bench.machine.digest
+
+
+def test_what_a_session_held_passes_on_in_the_order_in_which_it_came_to_hold_it(
+    bench: Bench, ann: Client, bob: Client
+) -> None:
+    """On a replica that was restarted, too: or its answers would be others, and it would be taken for a broken one."""
+    older, younger = ann.attach("Lock", "older"), ann.attach("Lock", "younger")
+    younger.acquire(True, 1)
+    older.acquire(True, 1)
+    for name in ("older", "younger"):
+        bob.attach("Lock", name).parked("acquire", True, 1)
+    assert ends_alike(bench, ann)
+
+
+def test_a_sessions_waits_end_in_the_order_in_which_they_began(bench: Bench, ann: Client, bob: Client) -> None:
+    """Whatever lanes they are on."""
+    for name, lane in (("b", 9), ("a", 3)):
+        assert ann.attach("Barrier", name, 3).wait(False, lane=lane) is PARKED
+    for name in ("a", "b"):
+        bob.attach("Barrier", name, 3).parked("wait", False)
+    assert ends_alike(bench, ann)
+
+
 def test_a_new_call_undoes_what_waits_on_its_lane(bench: Bench, ann: Client, bob: Client) -> None:
     """Whoever waited there has gone: no ghost is granted later."""
     fence = bob.attach("Lock", "l").acquire(True, 1)
@@ -244,6 +276,8 @@ def test_limits_come_from_the_log() -> None:
         too_much.locked(lane=0)
     with pytest.raises(LimitExceeded, match="lanes_per_session_max"):
         lock.acquire(True, 1, lane=1)
+    (copy,) = ann.again(lock.number, "acquire", True, 1, call=(1, 1))
+    assert copy.status == Status.ERROR, "nothing is remembered of it, and a copy is refused as it was"
     with pytest.raises(LimitExceeded, match="lanes_per_session_max"):
         ann.withdraw((2, 1))
     bench.apply(encode_configuration(configuration(2)), EntryKind.CONFIGURATION)

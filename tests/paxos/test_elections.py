@@ -5,6 +5,7 @@ reads.
 
 from __future__ import annotations
 
+from replicas.paxos.election import Election
 from replicas.paxos.messages import (
     Accept,
     Accepted,
@@ -18,7 +19,7 @@ from replicas.paxos.messages import (
     TakeOver,
 )
 from replicas.paxos.types import Ballot, Durable, Role
-from tests.paxos.bench import Bench, accept, core, entry, only, settle
+from tests.paxos.bench import TIMING, Bench, accept, core, entry, only, settle
 
 
 def test_a_group_elects_one_leader_by_itself() -> None:
@@ -411,6 +412,19 @@ def test_a_confirmation_waits_for_no_disk() -> None:
     paxos.confirm("read")
     bench.pump()
     assert bench.nodes[1].confirmed == ["read"]
+
+
+def test_patience_is_drawn_anew_each_time() -> None:
+    """Two that have drawn alike would stand at the same moments for ever, and neither would be elected."""
+    draws = iter([0.1, 0.2, 0.3, 0.4, 0.5])
+    election = Election(TIMING, lambda: next(draws), 0)
+    deadlines = []
+    for _ in range(3):
+        election.wait(0)
+        deadlines.append(election.deadline_ms)
+    assert len(set(deadlines)) == 3
+    election.heard(2, 0)
+    assert election.deadline_ms == deadlines[-1], "as long as somebody leads it is the same"
 
 
 def test_tokens_fail_when_the_leader_is_deposed() -> None:

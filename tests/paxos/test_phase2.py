@@ -367,6 +367,29 @@ def test_a_follower_far_behind_is_sent_to_the_snapshot() -> None:
     assert bench[3].chain == bench[1].chain
 
 
+def test_no_snapshot_is_asked_for_when_the_entries_have_come_meanwhile() -> None:
+    """A late word of somebody who has dropped them: to fetch it all for nothing could take minutes."""
+    paxos = core()
+    paxos.step(2, Chosen(1, bytes([COMMAND] * 3), (b"a", b"b", b"c"), 3, Ballot(1, 2)))
+    for first_kept in (1, 4):
+        paxos.step(3, Truncated(first_kept))
+        assert paxos.take().fetch_snapshot_from is None
+    paxos.step(3, Truncated(5))
+    assert paxos.take().fetch_snapshot_from == 3
+
+
+def test_a_page_that_is_late_is_asked_for_at_its_own_pace() -> None:
+    """Time passes in milliseconds, and each question is answered with a page."""
+    paxos = core()
+    paxos.step(2, accept((1, 2), 9, base=9, commit=8, chain=1))
+    assert only(settle(paxos), Fetch) == [Fetch(1)]
+    asked = 0
+    for now_ms in range(1, 450):
+        paxos.tick(now_ms)
+        asked += len(only(settle(paxos), Fetch))
+    assert asked == 2, "each fifth of a second"
+
+
 def test_the_snapshot_is_asked_for_again_until_it_is_there() -> None:
     """A shell that failed to fetch it just waits for the next word."""
     bench = Bench(3)

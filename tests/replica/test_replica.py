@@ -431,6 +431,17 @@ def test_deleting_an_object_is_answered_when_it_is_applied() -> None:
     assert group.said[9] == [wire.Answer(1, True), wire.Answer(2, False)]
 
 
+def test_two_who_delete_the_same_at_one_time_are_answered_both() -> None:
+    """Their commands are one and the same."""
+    group = Group()
+    leader = group.leader()
+    for number in (1, 2):
+        query = wire.Query(number, "delete", ("test", "x"))
+        group.replicas[leader].client_said(9, query, wire_bytes(query))
+    group.settle()
+    assert group.said[9] == [wire.Answer(1, False), wire.Answer(2, False)]
+
+
 def wire_bytes(message: wire.Message) -> bytes:
     """The frame body of a message."""
     from dthreading.wire import codec

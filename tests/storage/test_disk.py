@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import random
 import stat
@@ -46,6 +47,21 @@ def test_the_same_storage_on_a_real_directory(tmp_path: Path) -> None:
     storage.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o600}
+
+
+def test_a_snapshot_costs_no_descriptor_for_good(tmp_path: Path) -> None:
+    """The former one's file, kept open, would keep its space on the disk as well; and one day no file can be opened."""
+    storage = open_directory(tmp_path)
+    storage.format(INCARNATION)
+    gc.collect()  # what earlier tests have left open
+    used = []
+    for slot in range(1, 5):
+        storage.append([accepted(slot)])
+        storage.sync()
+        take_snapshot(storage, slot)
+        used.append(len([*Path("/dev/fd").iterdir()]))
+    storage.close()
+    assert used[-1] <= used[0]
 
 
 def test_a_random_life_on_a_real_directory(tmp_path: Path) -> None:
