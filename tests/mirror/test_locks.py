@@ -358,6 +358,24 @@ def test_a_release_that_is_interrupted_again_and_again_is_finished(kind, struck,
         assert lock.fence is None, script
 
 
+def test_a_release_that_met_the_recursion_limit_is_still_on_record(lock):
+    """It was perhaps never said. Forgotten, a later release would name no hold, and free anybody's."""
+
+    def deep(levels, function):
+        return deep(levels - 1, function) if levels else function()
+
+    met = 0
+    for levels in range(sys.getrecursionlimit() - 60, sys.getrecursionlimit() - 5):
+        if not lock.locked():
+            lock.acquire()
+        try:
+            deep(levels, lock.release)
+        except RecursionError:
+            met += 1
+            assert lock.fence or not lock.locked()
+    assert met > 5, "the limit was not met"
+
+
 def test_an_interrupt_of_a_release_arrives_even_if_the_group_does_not_answer(lock, monkeypatch, caplog):
     """The lock cannot be freed then, so the user hears of that; and is not kept for longer than a lease."""
     lock.acquire()
