@@ -80,7 +80,7 @@ class Lock(Ownable):
                 " acquired the lock after that; nothing was released now. Where one process acquires and another"
                 " releases, in both directions, use a Semaphore(1), whose permits are nobody's"
             ) from lost
-        except DThreadingError:
+        except (DThreadingError, RecursionError):
             raise
         except RuntimeError:
             self._proxy_holds.forget(hold)  # another process released it meanwhile
