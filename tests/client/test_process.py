@@ -219,6 +219,34 @@ def test_a_forked_child_has_a_session_of_its_own_and_holds_nothing(fake: Fake, r
     assert len([one for one in fake.state.heard if isinstance(one, Open)]) == 2
 
 
+def test_an_interrupt_in_the_first_lines_of_a_child_leaves_the_connection_to_its_parent(fake: Fake, run: Any) -> None:
+    """Ctrl-C goes to the child as well, and the interpreter drops what a hook of a fork raises. With its parent's
+    client the child would make calls in its parent's session.
+    """
+    program = run(
+        """
+        lock = target()
+        call(lock, "echo", (1,), READ)
+        parents = runtime.client().session
+        def strike():
+            raise KeyboardInterrupt
+        runtime._Local = strike
+        sys.unraisablehook = lambda ignored: say(ignored.exc_type.__name__)
+        child = os.fork()
+        if child == 0:
+            assert call(lock, "echo", (2,), READ).value == (2,)
+            os._exit(int(runtime.client().session == parents))
+        assert os.waitpid(child, 0)[1] == 0
+        assert call(lock, "echo", (3,), READ).value == (3,)
+        say("parent")
+    """,
+        "-W",
+        "ignore::DeprecationWarning",
+    )
+    assert program.hears() == "KeyboardInterrupt"
+    program.ends(says="parent")
+
+
 def test_a_fork_while_other_threads_call_deadlocks_nobody(fake: Fake, run: Any) -> None:
     program = run(
         """
