@@ -106,3 +106,5 @@ def _after_fork_in_child() -> None:
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+    # An interrupt may have come in between, and is dropped there. This is one step in C: none can.
+    os.register_at_fork(after_in_child=_clients.clear)
