@@ -15,7 +15,7 @@ import pytest
 from dthreading.wire import limits
 from dthreading.wire.codec import encode
 from dthreading.wire.framing import frame
-from dthreading.wire.messages import Attach, Call, Keepalive, Lifetime, Proof, Reply, Resume, Role, Status
+from dthreading.wire.messages import Attach, Call, Keepalive, Lifetime, Open, Proof, Reply, Resume, Role, Status
 from tests.server.cluster import Cluster
 from tests.server.raw import Raw, Refused, connect
 
@@ -196,6 +196,35 @@ def test_a_member_of_five_thousand_digits_is_no_member(cluster: Cluster, healthy
     """More digits than Python turns into a number."""
     answer = cluster.nodes[0].ask(f"members.{question}", "9" * 5000, *([0] if question == "transfer" else []))
     assert "there is no replica 999" in answer["say"]
+    assert is_served(healthy)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_an_error_that_names_a_condition_s_lock_is_no_longer_than_a_frame(
+    cluster: Cluster, healthy: Raw, place: int
+) -> None:
+    """What a Condition is over is said in full to whoever waits with another lock. An answer that fits no frame would
+    end the replica that owes it, and the next one that its client turns to.
+    """
+    words = ["n", "l", "Lock"]
+    words[place] = "\0" * 5_000_000  # four characters each where they are named
+    with cluster.client() as hostile:
+        session = hostile.open()
+        lock, condition = hostile.attach("Lock", "l"), hostile.attach("Condition", "long", *words)
+        hostile.say(Call(session, 1, 1, condition, "wait", (lock, 1, None), False))
+        until_cut(hostile.socket)
+    assert is_served(healthy)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_session_of_long_words_is_not_opened(cluster: Cluster, healthy: Raw, place: int) -> None:
+    """Its label stands at each of its locks in what operators are shown: 8 MB a hundred thousand times."""
+    words: list[object] = [b"n" * 16, "n", "l"]
+    words[place] *= 2_000_000  # type: ignore[operator]
+    with cluster.client() as hostile:
+        hostile.say(Open(words[0], 10_000, words[1], words[2]))  # type: ignore[arg-type]
+        with pytest.raises(Refused, match="BYTES_MAX"):
+            hostile.hear()
     assert is_served(healthy)
 
 

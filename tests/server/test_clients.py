@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from dthreading.errors import ProtocolError
+from dthreading.errors import LimitExceeded, ProtocolError, from_wire
 from dthreading.wire import limits
 from dthreading.wire.auth import Connector
 from dthreading.wire.codec import decode, encode
@@ -373,5 +373,24 @@ def test_a_large_frame_is_for_those_who_are_known() -> None:
         opened = Opened(b"n" * 200_000, 1, 1)
         client.writer.write(frame(encode(opened)))
         assert await client.is_cut(), "a replica's word from a client"
+
+    run(story)
+
+
+def test_an_answer_that_fits_no_frame_is_one_clear_error() -> None:
+    """An older log may hold a call that is answered so: whoever sends it again must not end one replica after another."""
+
+    async def story(bench: Bench) -> None:
+        stranger = await bench.connect()
+        await stranger.shake_hands()
+        assert await stranger.is_served(1)
+        (number,) = bench.clients._clients
+        bench.clients.send(number, Reply(3, 4, Status.ERROR, ("mismatch", "x" * limits.FRAME_BYTES_MAX, ())))
+        reply = await stranger.hear()
+        assert isinstance(reply, Reply)
+        assert reply[:3] == (3, 4, Status.ERROR)
+        with pytest.raises(LimitExceeded, match="FRAME_BYTES_MAX"):
+            raise from_wire(*reply.value)
+        assert await stranger.is_served(2)
 
     run(story)
