@@ -31,6 +31,9 @@ COMMAND_BYTES_MAX: Final = FRAME_BYTES_MAX - 64 * 1024
 NAME_BYTES_MAX: Final = 1024
 """The longest object name or namespace in UTF-8 bytes. A namespace may be a script's path."""
 
+LABEL_BYTES_MAX: Final = 2048
+"""The longest label of a session: ours are 200 characters, which may take six bytes each."""
+
 OP_BYTES_MAX: Final = 64
 """The longest name of an operation; all of ours are shorter than 20."""
 

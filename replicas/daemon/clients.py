@@ -24,7 +24,9 @@ from dthreading.wire.messages import (
     MoveOn,
     Query,
     Rejected,
+    Reply,
     Role,
+    Status,
     ToClient,
     ToReplica,
     Welcome,
@@ -90,8 +92,7 @@ class Clients:
             return
         body = encode(message)
         if len(body) > limits.FRAME_BYTES_MAX:
-            assert isinstance(message, Answer), f"a {type(message).__name__} of {len(body)} bytes"
-            body = encode(Answer(message.number, {"error": "the answer is too large: ask for less (by name)"}))
+            body = encode(_instead_of(message, len(body)))
         connection.send(body)
 
     def hang_up(self, number: int, reason: str) -> None:
@@ -157,6 +158,15 @@ class Clients:
             self.host.replica_came(connection)
         else:
             self._clients[connection.number] = connection
+
+
+def _instead_of(message: ToClient, size: int) -> ToClient:
+    """What is said where that message would fit no frame."""
+    if isinstance(message, Answer):
+        return Answer(message.number, {"error": "the answer is too large: ask for less (by name)"})
+    assert isinstance(message, Reply), f"a {type(message).__name__} of {size} bytes"
+    why = f"the answer takes {size} bytes, and FRAME_BYTES_MAX = {limits.FRAME_BYTES_MAX} are the most"
+    return Reply(message.lane, message.number, int(Status.ERROR), ("limit", why, ()))
 
 
 class _Accepted(Connection):

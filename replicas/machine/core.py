@@ -285,8 +285,12 @@ class Machine(Calls):
                 return "type"
             return "limit" if len(command.arguments) > limits.ARGUMENTS_MAX else None
         if type(command) is messages.Attach:
-            longest = max(len(command.namespace.encode()), len(command.name.encode()))
-            return "limit" if longest > limits.NAME_BYTES_MAX else None
+            # A Condition's arguments are names as well, and an error that names them has to fit a frame.
+            words = (command.namespace, command.name, *command.arguments)
+            return "limit" if _longest(*words) > limits.NAME_BYTES_MAX else None
+        if type(command) is messages.Open:
+            is_long = _longest(command.nonce, command.namespace) > limits.NAME_BYTES_MAX
+            return "limit" if is_long or _longest(command.label) > limits.LABEL_BYTES_MAX else None
         return None
 
     @property
@@ -329,3 +333,9 @@ class Machine(Calls):
         machine = cls()
         load(machine, chunks)
         return machine
+
+
+def _longest(*words: Any) -> int:
+    """The most bytes of those that are text or bytes."""
+    sizes = [len(word.encode() if isinstance(word, str) else word) for word in words if isinstance(word, str | bytes)]
+    return max(sizes, default=0)

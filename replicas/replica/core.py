@@ -114,6 +114,8 @@ class Replica(Confirming):
             case _ if self._learns or self._aside:
                 self._output.to_clients.append((connection, wire.MoveOn("this replica is not a member of the group")))
                 self._hang_up(connection, "")
+            case wire.Open() | wire.Attach() if (code := self.machine.check(message)) is not None:
+                self._refuse(connection, message, code)
             case wire.Open():
                 self._hosting.opening(connection, message.nonce)
                 self._submit(body, connection)
@@ -126,8 +128,6 @@ class Replica(Confirming):
                 self._keepalive(Vouching(None, message.session, message.beat, self._now_ms))
             case wire.CloseAtEnd():
                 self._hosting.link(connection).close_at_end = True
-            case wire.Attach() if (code := self.machine.check(message)) is not None:
-                self._refuse(connection, message, code)
             case _:
                 self._submit(body, connection)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dthreading.wire import messages as wire
-from dthreading.wire.limits import NAME_BYTES_MAX, OP_BYTES_MAX
+from dthreading.wire.limits import LABEL_BYTES_MAX, NAME_BYTES_MAX, OP_BYTES_MAX
 from dthreading.wire.messages import ToClient
 from replicas.machine.core import Effects, Machine
 from replicas.paxos.core import Paxos
@@ -90,10 +90,14 @@ class Hosted:
             for reply in self.machine.answers(session):
                 self._tell(session, reply)
 
-    def _refuse(self, connection: int, message: wire.Call | wire.Attach, code: str) -> None:
+    def _refuse(self, connection: int, message: wire.Call | wire.Attach | wire.Open, code: str) -> None:
         """What apply would refuse on every replica need not be decided; the number stays unused, which is allowed."""
         if isinstance(message, wire.Attach):
-            self._hang_up(connection, f"a name or namespace above {NAME_BYTES_MAX} bytes (NAME_BYTES_MAX)")
+            self._hang_up(connection, f"a name, namespace or argument above {NAME_BYTES_MAX} bytes (NAME_BYTES_MAX)")
+            return
+        if isinstance(message, wire.Open):
+            reason = f"a namespace above {NAME_BYTES_MAX} bytes (NAME_BYTES_MAX), or a label above {LABEL_BYTES_MAX}"
+            self._turn_away(connection, wire.Rejected(code, f"{reason} (LABEL_BYTES_MAX)"))
             return
         operation = message.operation[:OP_BYTES_MAX]
         reason = f"{operation}() with {len(message.arguments)} arguments is nothing that objects do"

@@ -378,7 +378,7 @@ def test_a_large_frame_is_for_those_who_are_known() -> None:
 
 
 def test_an_answer_that_fits_no_frame_is_one_clear_error() -> None:
-    """An older log may hold a call that is answered so: whoever sends it again must not end one replica after another."""
+    """An older log may hold a call that is answered so: whoever sends it again must not end replica after replica."""
 
     async def story(bench: Bench) -> None:
         stranger = await bench.connect()
