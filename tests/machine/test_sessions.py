@@ -9,8 +9,9 @@ import pytest
 
 from dthreading.errors import LimitExceeded, ProtocolError
 from dthreading.wire import messages as wire
+from dthreading.wire.codec import encode
 from dthreading.wire.limits import OBJECTS_LISTED_MAX, SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN
-from dthreading.wire.messages import Ended, Reply, Status
+from dthreading.wire.messages import Answer, Ended, Reply, Status
 from replicas.machine import commands
 from replicas.machine.core import Machine
 from replicas.objects.limits import MACHINE_VERSION, Limits
@@ -370,3 +371,27 @@ def test_what_people_ask(bench: Bench, ann: Client, bob: Client) -> None:
         assert pack(bench.machine.describe(question, ()))
     with pytest.raises(KeyError):
         bench.machine.describe("meaning of life")
+
+
+def test_labels_of_old_that_are_too_long_are_shown_in_part(bench: Bench) -> None:
+    """They stand at each holder and waiter: one that fills a frame, shown a thousand times, would take all memory."""
+    client = bench.open(label="x" * 1_000_000, namespace="y" * 1_000_000)
+    for number in range(20):
+        client.attach("Lock", f"l{number}").acquire(True, 1)
+    for question in ("locks", "sessions"):
+        assert len(encode(Answer(1, bench.machine.describe(question)))) < 100_000
+
+
+def test_what_locks_are_asked_for_is_written_out_once(bench: Bench, ann: Client) -> None:
+    """It may be as long as a frame, and there may be a hundred thousand objects."""
+    written: list[int] = []
+
+    class Part:
+        def __str__(self) -> str:
+            written.append(1)
+            return "l1"
+
+    for number in range(20):
+        ann.attach("Lock", f"l{number}").acquire(True, 1)
+    assert len(bench.machine.describe("locks", (Part(),))) == 11
+    assert len(written) == 1
