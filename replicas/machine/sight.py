@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from dthreading.wire.limits import OBJECTS_LISTED_MAX
+from dthreading.wire.limits import NAME_BYTES_MAX, OBJECTS_LISTED_MAX
 from dthreading.wire.messages import Lifetime
 from replicas.machine.sessions import label_of
 from replicas.objects.base import Replicated
@@ -20,10 +20,15 @@ __all__ = ["QUESTIONS"]
 WAITERS_MAX: Final = 50
 """The most waiters that are listed of one object; their number is told in full."""
 
+SHOWN_MAX: Final = 200
+"""The most characters of a label that are shown, which ours have at most. Logs of old hold any, as long as a frame,
+and one is repeated wherever its session stands."""
+
 
 def _locks(machine: Machine, part: Any = "", *_: Any) -> list[dict[str, Any]]:
     """The objects whose name contains `part`, with their holders and waiters: those first that have any."""
-    wanted = [known for (_, name), known in machine.registry.objects.items() if str(part) in name]
+    text = str(part)  # once: it may be as long as a frame
+    wanted = [known for (_, name), known in machine.registry.objects.items() if text in name]
     if len(wanted) > OBJECTS_LISTED_MAX:
         wanted.sort(key=_is_idle)
     return [_object(machine, known) for known in wanted[:OBJECTS_LISTED_MAX]]
@@ -33,11 +38,15 @@ def _is_idle(known: Replicated) -> bool:
     return known.fault is None and not any(map(len, known.queues)) and next(iter(known.holders()), None) is None
 
 
+def _label(machine: Machine, session: int) -> str:
+    return str(label_of(machine.sessions, session))[:SHOWN_MAX]
+
+
 def _object(machine: Machine, known: Replicated) -> dict[str, Any]:
     waiters = [
         {
             "session": waiter.session,
-            "label": label_of(machine.sessions, waiter.session),
+            "label": _label(machine, waiter.session),
             "thread": waiter.thread,
             "operation": f"{waiter.owner.kind}.{waiter.operation.name}",
         }
@@ -50,8 +59,7 @@ def _object(machine: Machine, known: Replicated) -> dict[str, Any]:
         "lifetime": Lifetime(known.lifetime).name.lower(),
         "attached": known.attached,
         "holders": [
-            {"session": session, "label": label_of(machine.sessions, session)}
-            for session in islice(known.holders(), WAITERS_MAX)
+            {"session": session, "label": _label(machine, session)} for session in islice(known.holders(), WAITERS_MAX)
         ],
         "waiting": sum(map(len, known.queues)),
         "waiters": waiters,
@@ -64,8 +72,8 @@ def _sessions(machine: Machine, *_: Any) -> list[dict[str, Any]]:
     return [
         {
             "session": session.id,
-            "label": session.label,
-            "namespace": session.namespace,
+            "label": session.label[:SHOWN_MAX],
+            "namespace": session.namespace[:NAME_BYTES_MAX],
             "ttl_ms": session.ttl_ms,
             "epoch": session.epoch,
             "attached": len(session.handles),
