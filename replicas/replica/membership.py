@@ -12,14 +12,15 @@ from typing import Any, Final
 
 from dthreading.errors import ProtocolError
 from dthreading.wire import messages as wire
+from dthreading.wire.limits import FRAME_BYTES_MAX
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.types import Configuration, Entry, EntryKind, Role
 from replicas.replica.acquaintance import Acquaintance
 from replicas.replica.changing import Changing, Pupil
-from replicas.replica.messages import Ask, Learning, Told
+from replicas.replica.messages import Ask, Learning, Told, codec
 from replicas.replica.output import ReplicaOutput
-from replicas.replica.requests import PREFIX, Requests, wait
+from replicas.replica.requests import PREFIX, Requests, refuse, wait
 
 __all__ = ["Membership"]
 
@@ -118,7 +119,10 @@ class Membership:
         """Another replica says something about members."""
         match message:
             case Ask(number=number, question=question, arguments=arguments):
-                output.send_now.append((source, Told(number, self._answer(question, arguments, now_ms))))
+                told = Told(number, self._answer(question, arguments, now_ms))
+                if len(codec.encode(told)) > FRAME_BYTES_MAX:
+                    told = Told(number, refuse("what there is to say about it is too long to be sent"))
+                output.send_now.append((source, told))
             case Told(number=number, value=value):
                 connection, asked = self._asked.pop(number, (0, 0))
                 if connection:
@@ -134,7 +138,7 @@ class Membership:
         try:
             return requests.answer(question, arguments, now_ms)
         except ProtocolError as error:  # what the asker's own replica would have told it
-            return {"done": False, "refused": True, "say": str(error)}
+            return refuse(str(error))
 
     # --- as time goes by
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dthreading.errors import ProtocolError
+from dthreading.wire.limits import NAME_BYTES_MAX, OP_BYTES_MAX
 from replicas.machine import commands
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
@@ -51,6 +52,11 @@ def refuse(say: str) -> Answer:
     return {"done": False, "refused": True, "say": say}
 
 
+def _longest(words: tuple[Any, ...]) -> int:
+    """All that comes into the log of them stays in the roster of every replica."""
+    return max((len(word) for word in words if isinstance(word, str | bytes)), default=0)
+
+
 class Requests:
     """A leader's ear, during one tenure.
 
@@ -83,6 +89,8 @@ class Requests:
 
         """
         match question.removeprefix(PREFIX), arguments:
+            case "add" | "replace" | "join", words if (longest := _longest(words)) > NAME_BYTES_MAX:
+                answer = refuse(f"a word of {longest} characters: NAME_BYTES_MAX = {NAME_BYTES_MAX} are the most")
             case "list", ():
                 answer = self._list(now_ms)
             case "add", (str(address), bytes(incarnation)) if incarnation:
@@ -96,7 +104,8 @@ class Requests:
             case "join", (str(address), bytes(incarnation), str(replaces), int(replica)) if incarnation:
                 answer = self._join(address, incarnation, replaces, replica)
             case _:
-                raise ProtocolError(f"no question {question!r} with {len(arguments)} arguments is known")
+                known = f"{question[:OP_BYTES_MAX]!r} with {len(arguments)} arguments"
+                raise ProtocolError(f"no question {known} is known")
         return {**answer, "servers": self._addresses(), "leader": self._paxos.replica}
 
     # --- looking
