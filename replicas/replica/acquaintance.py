@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 
-__all__ = ["GIVEN_UP", "LATER", "REMOVED", "Acquaintance", "Objection", "descendant", "given_up", "removed"]
+__all__ = ["GIVEN_UP", "LATER", "MET_MAX", "REMOVED", "Acquaintance", "Objection", "descendant", "given_up", "removed"]
 
 REMOVED: Final = "removed"
 """The code of an objection after which a replica need not come again."""
@@ -22,6 +22,10 @@ GIVEN_UP: Final = "given_up"
 
 LATER: Final = "later"
 """The code of one that passes by itself in a moment, and is worth no line in a log."""
+
+MET_MAX: Final = 64
+"""Replicas that this one knows of only because they came, the newest: each is a link that is dialed. All members and
+newcomers of a group are not half as many."""
 
 
 class Objection(NamedTuple):
@@ -54,6 +58,8 @@ class Acquaintance:
         roster = machine.roster
         if replica not in roster.members and replica not in roster.newcomers and self._met.get(replica) != address:
             self._met[replica] = address
+            if len(self._met) > MET_MAX:
+                del self._met[next(iter(self._met))]
             self._seen = -1
 
     def exchanged(self, machine: Machine) -> None:

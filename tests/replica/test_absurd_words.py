@@ -13,11 +13,11 @@ import pytest
 from dthreading.wire import codec
 from dthreading.wire import messages as wire
 from dthreading.wire.limits import FRAME_BYTES_MAX
+from replicas.replica.acquaintance import MET_MAX
 from replicas.replica.messages import codec as peers
 from tests.replica.harness import Group
 
 OPERATOR = 9
-MET_MAX = 64
 
 
 class Measured(deque[tuple[int, int, Any]]):
