@@ -53,12 +53,11 @@ class Hosted:
         for nonce, rejection in effects.rejected:
             self._turn_away(self._hosting.judged(nonce), rejection)
         self._output.faults += effects.faults
+        self._output.to_clients += self._deletions.applied(effects)
         if connection is not None:
             for session, _ in effects.refused:
                 reason = f"session {session} is another client's: its nonce is not the one that was sent"
                 self._turn_away(connection, wire.Rejected("wrong_group", reason))
-            for answer in self._deletions.applied(connection, effects):
-                self._output.to_clients.append((connection, answer))
             for session in effects.resumed:
                 self._speaks_for(connection, session)
         self._reply(effects.replies, connection)

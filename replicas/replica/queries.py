@@ -57,7 +57,8 @@ class Deletions:
     """Who waits to hear whether there was anything to delete."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[int, str, str], list[int]] = {}
+        # All who ask for the same wait for one command, whichever connection it speaks for by now.
+        self._waiting: dict[tuple[str, str], list[tuple[int, int]]] = {}
 
     def ask(self, connection: int, query: Query) -> bytes:
         """The command that does it, to be put into the log.
@@ -68,20 +69,22 @@ class Deletions:
         """
         match query.arguments:
             case (str() as namespace, str() as name):
-                self._waiting.setdefault((connection, namespace, name), []).append(query.number)
+                self._waiting.setdefault((namespace, name), []).append((connection, query.number))
                 return commands.delete(namespace, name)
             case _:
                 raise ProtocolError("delete takes a namespace and a name")
 
-    def applied(self, connection: int, effects: Effects) -> list[Answer]:
-        """A command from `connection` was applied: the answers that are due there."""
+    def applied(self, effects: Effects) -> list[tuple[int, Answer]]:
+        """A command was applied: the answers that are due, each with its connection."""
         return [
-            Answer(number, existed)
+            (connection, Answer(number, existed))
             for namespace, name, existed in effects.deleted
-            for number in self._waiting.pop((connection, namespace, name), [])
+            for connection, number in self._waiting.pop((namespace, name), [])
         ]
 
     def gone(self, connection: int) -> None:
         """Nobody waits there any more."""
-        for key in [key for key in self._waiting if key[0] == connection]:
-            del self._waiting[key]
+        for key, waiting in list(self._waiting.items()):
+            self._waiting[key] = left = [one for one in waiting if one[0] != connection]
+            if not left:
+                del self._waiting[key]
