@@ -18,7 +18,7 @@ from msgpack import ExtType, Packer, unpackb
 
 from dthreading.errors import LimitExceeded, ProtocolError
 from dthreading.wire import messages
-from dthreading.wire.limits import ELEMENTS_MAX, INT_BYTES_MAX
+from dthreading.wire.limits import ELEMENTS_MAX, ELEMENTS_PER_FRAME_MAX, INT_BYTES_MAX
 from dthreading.wire.schema import compiled
 from dthreading.wire.survey import SHORT_BYTES, is_suspect, survey
 
@@ -28,6 +28,10 @@ _BIG_INT: Final = 1
 
 _SUM_BYTES: Final = 8
 """By how much an int of ours may be longer than any that a client sent: replicas add them up (semaphores do)."""
+
+_AROUND: Final = 64
+"""So many elements more than a frame a record of ours may have: what stood in a client's call, and what we put around
+it. A snapshot with a record that cannot be read back would keep every replica from starting."""
 
 _KEPT_BYTES: Final = 64 * 1024
 """A packer keeps room for the largest that it has packed; above this it is given up."""
@@ -101,15 +105,15 @@ def unpack(body: bytes) -> Any:
         ProtocolError: for whatever is wrong with the bytes.
 
     """
-    return _unpack(body, _unpack_extension)
+    return _unpack(body, _unpack_extension, ELEMENTS_PER_FRAME_MAX + _AROUND)
 
 
-def _unpack(body: bytes, extension: Callable[[int, bytes], int]) -> Any:
+def _unpack(body: bytes, extension: Callable[[int, bytes], int], elements: int = ELEMENTS_PER_FRAME_MAX) -> Any:
     longest = SHORT_BYTES
     if len(body) > SHORT_BYTES:
         longest = min(len(body), ELEMENTS_MAX)
         if is_suspect(body):
-            survey(body)
+            survey(body, elements)
     try:
         return unpackb(body, use_list=False, ext_hook=extension, max_array_len=longest, max_map_len=longest)
     except MemoryError:

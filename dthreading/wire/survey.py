@@ -56,8 +56,8 @@ def is_suspect(body: bytes) -> bool:
     return len(body) > LARGE_BYTES or body.count(b"\xdc") + body.count(b"\xdd") > LONG_ARRAYS_MAX
 
 
-def survey(body: bytes) -> None:
-    """Walks over the frame without unpacking it.
+def survey(body: bytes, most: int = ELEMENTS_PER_FRAME_MAX) -> None:
+    """Walks over the frame without unpacking it. `most` elements may it have.
 
     Raises:
         ProtocolError: its containers claim more elements than it has bytes, or hold too many altogether.
@@ -87,5 +87,5 @@ def survey(body: bytes) -> None:
                 count = head - 0x90 if head >= 0x90 else 2 * (head - 0x80)
             pending += count
             seen += count
-            if seen > ELEMENTS_PER_FRAME_MAX:
-                raise ProtocolError(f"more than ELEMENTS_PER_FRAME_MAX = {ELEMENTS_PER_FRAME_MAX} elements")
+            if seen > most:
+                raise ProtocolError(f"more than ELEMENTS_PER_FRAME_MAX = {most} elements")

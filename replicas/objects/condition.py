@@ -11,13 +11,18 @@ not shown that it knows: it may have been dead for a lease already when the noti
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 from replicas.objects.base import Caller, Host, Refused, Replicated, operation
 from replicas.objects.lock import Ownable
 from replicas.objects.waiting import Waiter, WaitQueue
 
 __all__ = ["Condition"]
+
+TOGETHER_MAX: Final = 65_000
+"""The most sessions and lanes that have not heard of their notifies in one record: an array has at most ELEMENTS_MAX
+elements. More of them are rows."""
 
 
 class Condition(Replicated):
@@ -139,7 +144,23 @@ class Condition(Replicated):
         return not self.unheard
 
     def dump(self) -> tuple[Any, ...]:
-        return tuple((session, *lanes) for session, lanes in self.unheard.items())
+        return tuple((session, *lanes) for session, lanes in self.unheard.items()) if self._fits_one_record else ()
 
     def load(self, state: tuple[Any, ...]) -> None:
-        self.unheard = {session: dict.fromkeys(lanes) for session, *lanes in state}
+        for row in state:
+            self.load_row(row)
+
+    def dump_rows(self) -> Iterable[Any]:
+        if self._fits_one_record:
+            return ()
+        unheard = ((session, list(lanes)) for session, lanes in self.unheard.items())
+        most = TOGETHER_MAX - 1
+        return [(session, *lanes[at : at + most]) for session, lanes in unheard for at in range(0, len(lanes), most)]
+
+    def load_row(self, row: Any) -> None:
+        session, *lanes = row
+        self.unheard.setdefault(session, {}).update(dict.fromkeys(lanes))
+
+    @property
+    def _fits_one_record(self) -> bool:
+        return sum(map(len, self.unheard.values()), len(self.unheard)) <= TOGETHER_MAX

@@ -19,12 +19,10 @@ from tests.machine.harness import Bench, Client
 def test_a_priority_of_as_many_elements_as_a_frame_may_have_is_restored(bench: Bench, ann: Client) -> None:
     """A snapshot puts more around it than the call did, and no replica could start from one that it cannot read."""
     queue = ann.attach("PriorityQueue", "q", 0, False)
-    row = (0,) * 65_519
-    priority = (row,) * 16
+    rows = ((0,) * 65_000,) * 16
+    elements = 8 + 3 + 17 + 16 * 65_000  # of the frame, the arguments, the priority, its first rows
+    priority = (*rows, (0,) * (ELEMENTS_PER_FRAME_MAX - elements))
     call = wire.Call(ann.id, 1, 1, queue.number, "put", (True, b"x", priority), False)
-    frame_elements = 8 + 3 + 16 + 16 * len(row)
-    priority = (*priority[1:], (0,) * (len(row) + ELEMENTS_PER_FRAME_MAX - frame_elements))
-    call = call._replace(arguments=(True, b"x", priority))
     assert decode(encode(call)) == call
     with pytest.raises(ProtocolError):
         decode(encode(call._replace(arguments=(True, b"x", (*priority, 0)))))
