@@ -12,6 +12,7 @@ from dthreading.wire import messages as wire
 from dthreading.wire.messages import Lifetime
 from replicas.machine import commands
 from replicas.machine.core import Machine
+from replicas.objects.limits import Limits
 from tests.machine.harness import PARKED, Bench, Client
 
 
@@ -304,3 +305,17 @@ def test_delete_under_a_waiting_condition(bench: Bench, ann: Client, bob: Client
     ann.close()
     bob.close()
     assert not bench.machine.registry.objects
+
+
+def test_a_session_uses_no_more_namespaces_than_it_may_be_attached_to_objects(bench: Bench) -> None:
+    """It leaves none before it ends, so one that comes and goes would fill the memory of all replicas."""
+    bench.machine.set_limits(Limits(attachments_per_session_max=3).to_settings())
+    client = bench.open(namespace="own")
+    for number in range(10):
+        client.attach("Lock", "l", namespace=f"n{number}").detach()
+    assert len(bench.machine.registry.namespaces) == 3
+    with pytest.raises(LimitExceeded, match="attachments_per_session_max"):
+        client.attach("Lock", "l", namespace="one more").locked()
+    assert client.attach("Lock", "l", namespace="n1").locked() is False
+    assert bench.open().attach("Lock", "l", namespace="one more").locked() is False
+    assert Machine.restore([bench.machine.dump()]).dump() == bench.machine.dump()

@@ -179,7 +179,11 @@ def test_another_session_is_nobodys_to_use(cluster: Cluster, healthy: Raw) -> No
     ("question", "before", "after"),
     [("add", (), (b"i" * 16,)), ("join", (), (b"j" * 16, "", 0)), ("replace", ("1",), (b"k" * 16,))],
 )
-@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "unix:relative", ""])
+@pytest.mark.parametrize(
+    "address",
+    ["nonsense", "127.0.0.1:99999", "unix:relative", "", "h" * 300 + ":1", "unix:/" + "p" * 300, "\0" * 5_000_000],
+    ids=lambda address: address[:10],
+)
 def test_what_is_no_address_comes_into_no_log(
     cluster: Cluster, healthy: Raw, question: str, before: tuple[str, ...], address: str, after: tuple[object, ...]
 ) -> None:
@@ -187,6 +191,7 @@ def test_what_is_no_address_comes_into_no_log(
     answer = cluster.nodes[0].ask(f"members.{question}", *before, address, *after)
     assert answer["refused"]
     assert "is not an address" in answer["say"]
+    assert len(answer["say"]) < 2000
     assert is_served(healthy)
     assert [row["replica"] for row in cluster.nodes[0].ask("members.list")["members"]] == [1]
 

@@ -394,3 +394,31 @@ def test_an_answer_that_fits_no_frame_is_one_clear_error() -> None:
         assert await stranger.is_served(2)
 
     run(story)
+
+
+def test_an_operator_is_answered_before_he_asks_much_more() -> None:
+    """A read of the socket brings thousands of questions, and an answer may take as much as a frame."""
+
+    async def story(bench: Bench) -> None:
+        asked: list[int] = []
+
+        def ask(connection: int, query: Query, body: bytes) -> None:
+            asked.append(query.number)
+            if connection == first:
+                bench.clients.send(connection, Answer(query.number, {}))
+
+        bench.host.asked = ask  # type: ignore[method-assign]
+        patient, hasty = await bench.connect(), await bench.connect()
+        for operator in (patient, hasty):
+            await operator.shake_hands(Role.ADMIN)
+        first, second = bench.clients._clients
+        for number in range(3 * clients_module.QUESTIONS_MAX):
+            patient.say(Query(number, "locks", ()))
+            assert await patient.hear() == Answer(number, {})
+        asked.clear()
+        hasty.writer.write(b"".join(frame(encode(Query(number, "locks", ()))) for number in range(3000)))
+        assert await hasty.is_cut()
+        assert len(asked) == clients_module.QUESTIONS_MAX
+        bench.clients.send(second, Answer(1, {}))
+
+    run(story)
