@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 __all__ = ["Address", "BadOptions"]
+
+ADDRESS_BYTES_MAX: Final = 270
+"""A host's name has 253 at most, and the path of a socket about a hundred. All members' addresses are told in one frame
+of each handshake, so seven of them must fit HANDSHAKE_FRAME_BYTES_MAX."""
 
 
 class BadOptions(Exception):
@@ -29,6 +33,8 @@ class Address(NamedTuple):
             BadOptions: it is none of them.
 
         """
+        if len(text.encode("utf-8", "replace")) > ADDRESS_BYTES_MAX:
+            raise BadOptions(f"{text[:40]!a}... is not an address: none is longer than {ADDRESS_BYTES_MAX} bytes")
         if text.startswith("unix:"):
             path = text.removeprefix("unix:")
             if not path.startswith("/"):

@@ -47,6 +47,10 @@ UNREAD_BYTES_MAX: Final = 4 * limits.FRAME_BYTES_MAX
 WHY_CHARACTERS_MAX: Final = 500
 """Of what is logged about a connection's end: it may name what came on it."""
 
+QUESTIONS_MAX: Final = 64
+"""What an operator may ask before the first of it is answered: an answer takes as much as a frame, and one read of the
+socket may bring thousands of questions. Our own programs ask one after the other."""
+
 FROM_CLIENT: Final = frozenset({*COMMANDS, Keepalive, CloseAtEnd})
 
 
@@ -90,6 +94,8 @@ class Clients:
         connection = self._clients.get(number)
         if connection is None:
             return
+        if isinstance(message, Answer):
+            connection.questions -= 1
         body = encode(message)
         if len(body) > limits.FRAME_BYTES_MAX:
             body = encode(_instead_of(message, len(body)))
@@ -172,7 +178,7 @@ def _instead_of(message: ToClient, size: int) -> ToClient:
 class _Accepted(Connection):
     """One accepted connection, from the first byte on."""
 
-    __slots__ = ("_acceptor", "_clients", "number", "role")
+    __slots__ = ("_acceptor", "_clients", "number", "questions", "role")
 
     def __init__(self, clients: Clients) -> None:
         super().__init__(clients.outgoing, limits.HANDSHAKE_FRAME_BYTES_MAX)
@@ -180,6 +186,8 @@ class _Accepted(Connection):
         self._acceptor: Acceptor | None = Acceptor(clients.secret, os.urandom(16))
         self.number = next(clients.numbers)
         self.role: Role | None = None
+        self.questions = 0
+        """Those of an operator that are not answered yet."""
         self.got = self._shake_hands
 
     def opened(self) -> None:
@@ -224,4 +232,7 @@ class _Accepted(Connection):
         message = decode(body)
         if not isinstance(message, Query):
             raise ProtocolError(f"{type(message).__name__} from an operator")
+        if self.questions >= QUESTIONS_MAX:
+            raise ProtocolError(f"more than QUESTIONS_MAX = {QUESTIONS_MAX} questions that wait for their answers")
+        self.questions += 1
         self._clients.host.asked(self.number, message, body)

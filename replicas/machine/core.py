@@ -154,6 +154,10 @@ class Machine(Calls):
         if len(session.handles) >= most:
             return  # its calls are told so
         if attach.namespace not in session.namespaces:
+            if len(session.namespaces) >= most:
+                reason = f"a session uses at most {most} namespaces (attachments_per_session_max)"
+                session.handles[attach.handle] = Refused("limit", reason)
+                return
             session.namespaces[attach.namespace] = None
             self.registry.join(attach.namespace, self.applied)
         try:
