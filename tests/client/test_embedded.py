@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -16,8 +17,10 @@ from typing import Any
 
 import pytest
 
-from dthreading import embedded
+from dthreading import config, embedded
+from dthreading.asking import ask_any
 from dthreading.errors import GroupUnreachable
+from dthreading.finding import Finder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -107,6 +110,30 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(GroupUnreachable, match="cannot be made"):
         embedded.private_folder(tmp_path / "file" / "below")
+
+
+def test_nobody_is_spoken_to_in_a_folder_that_others_may_enter(home: Path) -> None:
+    """Whoever may put a socket there could answer in the group's place, with items that unpickling would obey. It is
+    looked at before each dial, since a listener that answers is never started.
+    """
+    data = embedded.directory()
+    data.mkdir(parents=True)
+    settings = config.current()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(data / "socket"))
+        listening.listen()
+        listening.setblocking(False)
+        data.chmod(0o777)
+        with pytest.raises(GroupUnreachable, match="others may enter"):
+            Finder(settings, lambda: 0.0, lambda: None).next(0.0)
+        with pytest.raises(GroupUnreachable, match="others may enter"):
+            ask_any(settings, "locks", ("",))
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+        data.chmod(0o700)
+        found = Finder(settings, lambda: 0.0, lambda: None).next(0.0)
+    assert found is not None
+    assert found[0].address == str(data / "socket")
 
 
 def test_a_frozen_program_is_told_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
