@@ -42,6 +42,8 @@ def ask_any(settings: Settings, question: str, arguments: tuple[Any, ...]) -> An
     trouble: Exception | None = None
     for server in resolve.each(settings.servers or (embedded.server_name(),)):
         try:
+            if settings.embedded:
+                embedded.guard(server)
             endpoint = resolve.endpoints(server)[0]
             secret = read_secret(settings.secret) if endpoint.guarded else None
             return ask(endpoint, secret, question, arguments)

@@ -231,6 +231,8 @@ def ask_one(settings: Settings, server: str, question: str, *about: object) -> A
     from dthreading.errors import DThreadingError  # noqa: PLC0415
 
     try:
+        if settings.embedded:
+            embedded.guard(server)
         endpoint = resolve.endpoints(server)[0]
         secret = asking.read_secret(settings.secret) if endpoint.guarded else None
         return asking.ask(endpoint, secret, question, about)

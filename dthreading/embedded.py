@@ -30,7 +30,7 @@ from typing import Final
 
 from dthreading.errors import GroupUnreachable
 
-__all__ = ["RETRY_S", "Starter", "directory", "server_name"]
+__all__ = ["RETRY_S", "Starter", "directory", "guard", "server_name"]
 
 RETRY_S: Final = 0.02
 """Between two dials while the group starts: a try costs 20 us."""
@@ -93,6 +93,26 @@ def private_folder(path: Path) -> None:
             f"the embedded group needs the folder {path}, which cannot be made ({error.strerror}): set XDG_STATE_HOME,"
             " or name servers in DTHREADING_SERVERS"
         ) from None
+    _refuse_others(path, status)
+
+
+def guard(server: str) -> None:
+    """Makes sure that nobody else can listen there. Asked before each dial, since whoever answers is obeyed: items are
+    unpickled. A folder that is missing is no danger.
+
+    Raises:
+        GroupUnreachable: its folder is not ours alone.
+
+    """
+    folder = Path(server.removeprefix("unix:")).parent
+    try:
+        status = folder.lstat()
+    except OSError:
+        return
+    _refuse_others(folder, status)
+
+
+def _refuse_others(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise GroupUnreachable(f"the folder {path} of the embedded group is not a folder of this user")
     if stat.S_IMODE(status.st_mode) & 0o077:

@@ -64,7 +64,7 @@ class Finder:
         """Where to dial now, and the secret for it; None: not known yet.
 
         Raises:
-            GroupUnreachable: the name means nothing.
+            GroupUnreachable: the name means nothing, or others may enter the folder of the embedded group.
             NotAuthenticated: there is no secret that could be used.
 
         """
@@ -72,6 +72,8 @@ class Finder:
             endpoint = self._looked_up(now)
         else:
             self.name = self.route.next(now)
+            if self._starter is not None:
+                embedded.guard(self.name)
             endpoint = resolve.numeric(self.name)
             if endpoint is None:
                 self._look_up(self.name, now)
