@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -349,6 +350,33 @@ def test_a_socket_that_a_killed_group_left_is_no_obstacle(tmp_path: Path) -> Non
             assert "ready" in process.stdout.readline()
             process.kill()
     assert (tmp_path / "socket").exists()
+
+
+def test_an_embedded_group_whose_socket_was_taken_away_leaves(tmp_path: Path) -> None:
+    """Its directory was removed under it, or its socket by whoever cleans up in /tmp: nobody new can find it, and those
+    who have would not meet them. It leaves its successor's socket alone.
+    """
+    tmp_path.chmod(0o700)
+    with embedded(tmp_path, "60") as first:
+        assert first.stdout is not None
+        assert "ready" in first.stdout.readline()
+        with Raw(f"unix:{tmp_path / 'socket'}", None) as client:
+            client.open(60_000)
+            client.call(client.attach("Lock", "a"), "acquire", True, 1)
+            first.send_signal(signal.SIGSTOP)
+            shutil.rmtree(tmp_path / "replica")
+            (tmp_path / "socket").unlink()
+            with embedded(tmp_path, "60") as second:
+                assert second.stdout is not None
+                assert "ready" in second.stdout.readline()
+                first.send_signal(signal.SIGCONT)
+                try:
+                    assert first.wait(TIMEOUT_S) == 0
+                    with Raw(f"unix:{tmp_path / 'socket'}", None) as other:
+                        other.open(1000)
+                finally:
+                    first.kill()
+                    second.kill()
 
 
 def test_the_embedded_group_needs_a_private_folder(tmp_path: Path) -> None:
