@@ -19,7 +19,7 @@ from replicas.daemon.address import Address, BadOptions
 if TYPE_CHECKING:
     from replicas.daemon.options import Options
 
-__all__ = ["bound_address", "listen", "raise_descriptor_limit", "secret"]
+__all__ = ["bound_address", "listen", "place", "raise_descriptor_limit", "secret"]
 
 BACKLOG: Final = 1024
 """Connections that the kernel holds for us between two turns of the loop."""
@@ -56,6 +56,15 @@ def bound_address(listening: socket.socket) -> Address:
     """Where the socket really listens: port 0 asks the system for a free one."""
     name = listening.getsockname()
     return Address("", 0, name) if isinstance(name, str) else Address(name[0], name[1])
+
+
+def place(path: str) -> tuple[int, int] | None:
+    """Which file stands there; None: none. A socket that is still open keeps its number from being given out again."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - "" is no path at all, not this folder
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _tcp(address: Address) -> socket.socket:

@@ -91,15 +91,16 @@ def run(options: Options) -> ExitCode:
 
 @contextlib.contextmanager
 def _listening(options: Options) -> Iterator[socket.socket]:
-    """The socket. At the end its name goes, if it was made here, and only then the socket itself: nobody takes it for
-    a stale one meanwhile and has his own removed. Before the directory's lock goes, too: whoever locks it next binds
-    a socket of his own.
+    """The socket. At the end its name goes, if it was made here and still is its name, and only then the socket itself:
+    nobody takes it for a stale one meanwhile and has his own removed. Before the directory's lock goes, too: whoever
+    locks it next binds a socket of his own.
     """
     with listening.listen(options) as socket_:
+        place = listening.place(options.listen.path)
         try:
             yield socket_
         finally:
-            if options.listen.path and options.listen_fd is None:
+            if options.listen.path and options.listen_fd is None and listening.place(options.listen.path) == place:
                 with contextlib.suppress(OSError):
                     os.unlink(options.listen.path)  # noqa: PTH108 - a socket
 
@@ -270,9 +271,15 @@ class _Service:
             task.cancel()
 
     async def _until_deserted(self, daemon: Daemon) -> None:
-        """An embedded group stays while anybody needs it, and a little longer."""
-        idle_s = 0.0
+        """An embedded group stays while anybody needs it, and a little longer; not once nobody new can find it: they
+        would start another one, and some would hold what others hold.
+        """
+        idle_s, path = 0.0, self._options.listen.path
+        place = listening.place(path)
         while idle_s < self._options.idle_exit_s and not self._stop.is_set():
+            if listening.place(path) != place:
+                log.warning("%s was taken away: another replica takes over", path)
+                break
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), DESERTED_LOOK_S)
             idle_s = idle_s + DESERTED_LOOK_S if daemon.deserted else 0.0
