@@ -48,6 +48,38 @@ def test_the_namespace_of_a_script_in_a_folder_whose_name_is_no_text(
     assert config.current().namespace == rf"{tmp_path}/caf\udce9/program.py"
 
 
+ELSEWHERE = """
+import multiprocessing, os
+from dthreading import config
+def tell(): print(config.current().namespace, flush=True)
+if __name__ == "__main__":
+    config.bind() if os.environ.get("EARLY") else None
+    os.chdir("/")
+    child = multiprocessing.get_context("spawn").Process(target=tell)
+    child.start()
+    child.join()
+    tell()
+"""
+
+
+@pytest.mark.parametrize("early", ["", "1"])
+def test_a_program_that_goes_to_another_folder_keeps_its_namespace(tmp_path: Path, early: str) -> None:
+    """It is the same program as one that has not gone yet, or as its own child: their locks must be the same."""
+    script = tmp_path / "program.py"
+    script.write_text(ELSEWHERE)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "EARLY": early}
+    command = [sys.executable, "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [os.path.realpath(script)] * 2
+
+
+def test_a_program_whose_folder_was_removed_has_a_namespace(tmp_path: Path) -> None:
+    code = f"import os, sys; os.rmdir({str(tmp_path)!r}); sys.path[:] = {sys.path!r}; from dthreading import config"
+    command = [sys.executable, "-c", f"{code}; print(config.current().namespace)"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "/-c\n"), done.stderr
+
+
 def test_the_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DTHREADING_SERVERS", "a:1,b:2")
     monkeypatch.setenv("DTHREADING_LEASE", "5")
