@@ -93,6 +93,17 @@ SETTINGS: Final = (
     ),
 )  # fmt: skip
 
+
+def _started_in() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # it was removed
+        return ""
+
+
+_STARTED_IN: Final = _started_in()
+"""The folder that a relative path of the script is meant from: later the program may be anywhere."""
+
 LEASE_S: Final = 10.0
 PATIENCE_S: Final = 2.0
 
@@ -284,12 +295,15 @@ def _namespace(name: str, value: str | None) -> str | None:
 
 def _default_namespace(*, embedded: bool) -> str:
     """The script's real path, so that two programs of one user share nothing by accident. A child made by spawn has
-    its parent's `sys.argv`, and so the same.
+    its parent's `sys.argv` and original folder, and so the same.
     """
     if not embedded:
         return ""
     script = sys.argv[0] if getattr(sys, "argv", None) else ""
-    path = os.path.realpath(script) if script and Path(script).exists() else f"{Path.cwd()}/{script or '-'}"
+    process = sys.modules.get("multiprocessing.process")
+    folder = getattr(process, "ORIGINAL_DIR", None) or _STARTED_IN
+    file = Path(folder, script)
+    path = os.path.realpath(file) if script and file.exists() else f"{folder}/{script or '-'}"
     return readable(path).encode()[-NAME_BYTES_MAX:].decode(errors="ignore")
 
 
