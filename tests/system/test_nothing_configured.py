@@ -88,6 +88,20 @@ def test_ways_to_run_python(home: Path, start: Programs) -> None:
         assert "Error" not in done.stderr
 
 
+def test_modules_that_stand_beside_the_program_or_the_package_are_not_the_replicas(home: Path, start: Programs) -> None:
+    """A user's own `replicas` or `secrets`, a backport of argparse that pip puts beside every package: harmless to the
+    program, so to its group.
+    """
+    beside, own = start.folder / "site", start.folder / "own"
+    shutil.copytree(ROOT / "dthreading", beside / "dthreading")
+    shutil.copytree(ROOT / "replicas", beside / "replicas")
+    own.mkdir()
+    for path in (beside / "argparse.py", beside / "asyncio.py", own / "replicas.py", own / "asyncio.py"):
+        path.write_text("raise SyntaxError('not for you')\n")
+    text = f"import sys; sys.path.append({str(beside)!r}); import dthreading; dthreading.Lock(name='x').acquire()"
+    start.run(["-c", text], PYTHONPATH=str(own)).ends()
+
+
 def test_different_programs_of_a_user_share_nothing_by_accident(start: Programs) -> None:
     first = start("lock = threading.Lock(name='x'); say(lock.acquire(blocking=False)); told()", script="first")
     first.hears("True")
