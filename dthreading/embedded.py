@@ -5,11 +5,12 @@ It is one durable replica for this user on this machine, started as
 
     python -m replicas.cli --embedded DIRECTORY [--listen unix:SOCKET]
 
-where DIRECTORY is $XDG_STATE_HOME/dthreading/<machine id> (~/.local/state/dthreading/<machine id>): the machine's id is
-in it because homes are shared between machines. The replica takes the lock on DIRECTORY, which is the only election,
-listens on DIRECTORY/socket (`--listen` is given only where that path is too long for a socket), and prints a line when
-it does. When nobody needs it any more it stops listening, then unlocks. Whoever finds no listener starts one and dials
-again; a start that finds the lock taken ends at once, and its parent goes on dialing.
+but so that it finds both packages and msgpack where this program did, and nothing else of the program's. DIRECTORY is
+$XDG_STATE_HOME/dthreading/<machine id> (~/.local/state/dthreading/<machine id>): the machine's id is in it because
+homes are shared between machines. The replica takes the lock on DIRECTORY, which is the only election, listens on
+DIRECTORY/socket (`--listen` is given only where that path is too long for a socket), and prints a line when it does.
+When nobody needs it any more it stops listening, then unlocks. Whoever finds no listener starts one and dials again; a
+start that finds the lock taken ends at once, and its parent goes on dialing.
 
 The place follows from the directory alone, never from XDG_RUNTIME_DIR: two processes of one user may differ in that
 variable (a desktop and a cron job), would share the lock, and one of them would look for the socket in the wrong place.
@@ -27,6 +28,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Final
+
+import msgpack
 
 from dthreading.errors import GroupUnreachable
 
@@ -177,6 +180,14 @@ TRACEBACK_END: Final = re.compile(r"[\w./-]*(Error|Exception)\b|\S*python\S*: ")
 """The last line of one, or what the interpreter says of a missing module. (Lines of the log open with a date.)"""
 
 
+MAIN: Final = (
+    "import sys, site; end = sys.argv.index('--'); sys.path += sys.argv[1:end]; del sys.argv[1 : end + 1]; site.main();"
+    " from replicas.cli import main; sys.exit(main())"
+)
+"""Site-packages come last, as ever. Before the standard library, where PYTHONPATH would put them, a backport that lies
+there would be taken for the module that it once stood in for."""
+
+
 def start(data: Path) -> int:
     """Starts the replica in a session and process group of its own, with none of our files; returns the read end of its
     standard output.
@@ -188,7 +199,7 @@ def start(data: Path) -> int:
         raise GroupUnreachable("a frozen program cannot start the embedded group: name servers in DTHREADING_SERVERS")
     private_folder(data)
     listen = _socket(data)
-    command = [sys.executable, "-m", "replicas.cli", "--embedded", str(data)]
+    command = [sys.executable, "-P", "-S", "-c", MAIN, *_places(), "--", "--embedded", str(data)]
     if listen.parent != data:
         private_folder(listen.parent)
         command += ["--listen", f"unix:{listen}"]
@@ -224,13 +235,16 @@ def start(data: Path) -> int:
     return reading
 
 
+def _places() -> list[str]:
+    """The folders of both packages and of msgpack, wherever this program has them from."""
+    return list(dict.fromkeys(str(Path(file).resolve().parent.parent) for file in (__file__, msgpack.__file__)))
+
+
 def _environment() -> dict[str, str]:
-    """Ours, without what would change the replica, and with the place where both packages are."""
+    """Ours, without what would change the replica."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DTHREADING_")}
-    environment.pop("PYTHONOPTIMIZE", None)
-    root = str(Path(__file__).resolve().parent.parent)
-    before = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = f"{root}{os.pathsep}{before}" if before else root
+    for name in ("PYTHONOPTIMIZE", "PYTHONPATH"):
+        environment.pop(name, None)
     return environment
 
 
