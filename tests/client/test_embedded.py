@@ -98,6 +98,34 @@ def test_a_path_too_long_for_a_socket_gets_a_short_one(monkeypatch: pytest.Monke
     assert embedded.server_name() != name
 
 
+def test_folders_that_are_made_on_the_way_are_nobody_elses(tmp_path: Path) -> None:
+    """Whoever may write to one of them can put his own in place of the last."""
+    former = os.umask(0)
+    try:
+        embedded.private_folder(tmp_path / ".local" / "state" / "dthreading" / "machine")
+    finally:
+        os.umask(former)
+    assert [path.stat().st_mode & 0o777 for path in sorted(tmp_path.rglob("*"))] == [0o700] * 4
+
+
+@pytest.mark.parametrize(("text", "taken"), [("3d1219c7c4c5404aaa1f6d2a48adfda4", True), ("uninitialized", False)])
+def test_what_images_have_in_place_of_a_machine_id_is_none(
+    monkeypatch: pytest.MonkeyPatch, text: str, taken: bool
+) -> None:
+    """systemd's word for an image that was not booted yet: all machines made of it would be one."""
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"{text}\n")
+    assert (embedded.directory().name == text) is taken
+
+
+def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers that run under a number which no file names."""
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with pytest.raises(GroupUnreachable, match="XDG_STATE_HOME"):
+        embedded.directory()
+
+
 def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     embedded.private_folder(tmp_path / "mine")
     (tmp_path / "mine").chmod(0o755)
@@ -179,6 +207,30 @@ def test_many_processes_at_once_start_one_group(home: Path) -> None:
     assert parent != os.getpid(), "no child of anybody who waits for his children"
     assert session != os.getsid(0)
     assert group != os.getpgrp(), "Ctrl-C in the terminal is not for it"
+
+
+def test_the_group_can_be_stopped_whatever_its_starter_blocks(home: Path, tmp_path: Path) -> None:
+    """A program that takes its signals by `sigwait` blocks them in all its threads, and hence in what these start. Nor
+    does the group speak for it to its supervisor.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.setblocking(False)
+        one = program(
+            f"""
+            import os, signal
+            os.environ["NOTIFY_SOCKET"] = {str(tmp_path / "notify")!r}
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            """
+            + textwrap.indent(PROGRAM, "            ")
+        )
+        _, errors = one.communicate(timeout=60)
+        assert one.returncode == 0, errors
+        [replica] = replicas_in(home)
+        os.kill(replica, signal.SIGTERM)
+        until(lambda: not replicas_in(home))
+        with pytest.raises(BlockingIOError):
+            supervisor.recv(100)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
