@@ -247,6 +247,8 @@ class _Service:
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
+        # Whoever started us may take his own signals by `sigwait`, and then blocks them in all that he starts.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         server = loop.serve(listening_socket, daemon.clients.accept, listening.BACKLOG)
         daemon.start()
         if options.embedded:
