@@ -241,9 +241,9 @@ def _places() -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what would change the replica."""
+    """Ours, without what would change the replica, and without the supervisor, whom it would tell that we are ready."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DTHREADING_")}
-    for name in ("PYTHONOPTIMIZE", "PYTHONPATH"):
+    for name in ("PYTHONOPTIMIZE", "PYTHONPATH", "NOTIFY_SOCKET"):
         environment.pop(name, None)
     return environment
 
