@@ -52,10 +52,21 @@ LOG_NAME: Final = "log"
 
 
 def directory() -> Path:
-    """Where the group of this user on this machine keeps its data."""
+    """Where the group of this user on this machine keeps its data.
+
+    Raises:
+        GroupUnreachable: this user has no home.
+
+    """
     base = Path(os.environ.get("XDG_STATE_HOME", ""))
     if not base.is_absolute():  # counts as not set, by the specification of that variable
-        base = (Path.home() / ".local" / "state").absolute()
+        try:
+            base = (Path.home() / ".local" / "state").absolute()
+        except RuntimeError:  # a number that no file names, as in a container
+            raise GroupUnreachable(
+                "the embedded group needs a place, and this user has no home: set HOME or XDG_STATE_HOME, or name"
+                " servers in DTHREADING_SERVERS"
+            ) from None
     return base / "dthreading" / _machine()
 
 
@@ -64,11 +75,15 @@ def server_name() -> str:
     return f"unix:{_socket(directory())}"
 
 
+MACHINE_ID: Final = re.compile("[0-9a-fA-F]{32}")
+"""The file of an image that was not booted yet has a word instead, the same on all machines."""
+
+
 def _machine() -> str:
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         with contextlib.suppress(OSError):
             text = Path(path).read_text(encoding="ascii", errors="replace").strip()
-            if text.isalnum():
+            if MACHINE_ID.fullmatch(text):
                 return text
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:32]
 
@@ -89,7 +104,9 @@ def private_folder(path: Path) -> None:
 
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (*reversed(path.parents), path):
+            if not folder.exists():
+                folder.mkdir(mode=0o700, exist_ok=True)  # `parents` would leave it to the umask who may write there
         status = path.lstat()
     except OSError as error:
         raise GroupUnreachable(
