@@ -319,3 +319,30 @@ def test_a_replica_that_cannot_even_start_is_told_to_the_program(home: Path, sta
     program = start("threading.Lock(name='x').acquire()", PYTHONPATH=str(broken), DTHREADING_LEASE="20")
     program.ends(1, complains="No module named 'something_that_is_missing'")
     assert str(home / ".local" / "state" / "dthreading") in program.complaints()
+
+
+TELL_WHY = """
+    try:
+        with threading.Lock(name="x"): pass
+    except threading.GroupUnreachable as error:
+        say(error)
+"""
+
+
+def test_a_full_disk_is_told_to_the_program(home: Path, start: Programs) -> None:
+    """Though the log cannot take a word of it."""
+    limit = "    import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
+    program = start(limit + TELL_WHY, DTHREADING_LEASE="5")
+    said = program.hears()
+    assert "did not start" in said
+    assert "File too large" in said
+    program.ends()
+
+
+def test_an_interpreter_that_was_removed_is_told_to_the_program(home: Path, start: Programs) -> None:
+    """The program's own: its environment was made anew, say."""
+    program = start("    sys.executable = '/nowhere/bin/python'" + TELL_WHY, DTHREADING_LEASE="5")
+    said = program.hears()
+    assert "did not start" in said
+    assert "/nowhere/bin/python" in said
+    program.ends()
