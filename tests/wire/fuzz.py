@@ -7,7 +7,8 @@
     python -m tests.wire.fuzz --atheris 10 --only peer  ten minutes steered by coverage (pip install atheris first)
 
 Each case is made of its target's name and its seed alone, so a failing one is repeated by naming them. Only this file
-sets limits and prints; what is tried stands in fuzz_targets.py, fuzz_states.py and fuzz_doors.py.
+sets limits and prints; what is tried stands in fuzz_targets.py, fuzz_states.py, fuzz_absurd.py and
+fuzz_doors.py.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Self
 
-MODULES = ("fuzz_targets", "fuzz_states", "fuzz_doors")
+MODULES = ("fuzz_targets", "fuzz_states", "fuzz_absurd", "fuzz_doors")
 
 SHARES = {
     "client": 260, "peer": 240, "command": 120, "introduction": 30, "stream": 70, "acceptor": 60, "connector": 10,
     "item": 60, "priority": 30, "module": 10, "entry": 40, "clients": 40, "operators": 5, "replicas": 10,
-    "servers": 10, "formation": 5, "doors": 5,
+    "servers": 10, "formation": 5, "doors": 5, "absurd": 20,
 }  # fmt: skip
 """Of a thousand frames, how many go to each target; those with a state behind them cost ten times as much."""
 

@@ -51,6 +51,9 @@ class _Checked(deque[tuple[int, int, Any]]):
 class _Crowd:
     """A group, one honest client, and a few connections that say anything."""
 
+    damaged = 0.1
+    """How much of it."""
+
     def __init__(self, luck: random.Random, size: int) -> None:
         self.luck = luck
         self.group = Group(size)
@@ -91,14 +94,17 @@ class _Crowd:
         connection, home = luck.choice(list(self.connections.items()))
         message = self.message(connection)
         body = codec.encode(message)
-        if luck.random() < 0.1:
+        if luck.random() < self.damaged:
             body = words.damaged(luck, body)
         self.frames += 1
         replica = self.group.replicas[home]
         try:
+            if len(body) > limits.COMMAND_BYTES_MAX:
+                raise ProtocolError("a frame that is too large")
             heard = codec.decode(body)
             if type(heard) not in FROM_CLIENT:
                 raise ProtocolError("not from a client")
+            codec.check_ints_of_caller(body, heard)
             replica.client_said(connection, heard, body)  # type: ignore[arg-type]
         except ProtocolError:
             self.gone(connection)

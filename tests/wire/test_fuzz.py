@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from dthreading.errors import ProtocolError
 from dthreading.wire import codec
 from dthreading.wire.messages import Status
+from replicas.daemon.address import BadOptions
 from replicas.replica import messages as peers
-from tests.wire import fuzz, fuzz_states, fuzz_targets
+from tests.wire import fuzz, fuzz_absurd, fuzz_states, fuzz_targets
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FRAMES = int(os.environ.get("FUZZ_FRAMES") or 60_000)
@@ -153,6 +154,19 @@ def test_a_replica_that_differs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
             found_in = str(error)
             break
     assert found_in is not None
+
+
+def test_an_absurd_word_that_is_let_in_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of these has ended a replica: more digits than Python reads, no address in the log, an error of 20 MB."""
+    with monkeypatch.context() as planted:
+        planted.setattr("replicas.replica.requests.DIGITS_MAX", 10**9)
+        assert isinstance(found("absurd"), ValueError)
+    with monkeypatch.context() as planted:
+        planted.setattr(fuzz_absurd, "_flaw_of_address", lambda query: "")
+        assert isinstance(found("absurd"), BadOptions)
+    with monkeypatch.context() as planted:
+        planted.setattr("replicas.machine.core._longest", lambda *words: 0)
+        assert isinstance(found("absurd"), AssertionError)
 
 
 def test_a_session_that_lets_another_error_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
