@@ -146,6 +146,8 @@ class Starter:
         self._started_at: float | None = None
         self._output: int | None = None
         """The read end of the replica's standard output: it ends when the replica does."""
+        self._said = b""
+        """What came from there: that it is ready, or why it ends, also where its log cannot take that."""
 
     def ensure(self, now: float) -> None:
         """Starts the group, unless it is on its way.
@@ -157,6 +159,7 @@ class Starter:
         if self._started_at is None or now - self._started_at > START_AGAIN_S:
             self.found()
             self._started_at = now
+            self._said = b""
             self._output = start(directory())
         else:
             self._check()
@@ -173,14 +176,17 @@ class Starter:
         if self._output is None:
             return
         try:
-            ended = os.read(self._output, 4096) == b""
+            came = os.read(self._output, 4096)
         except BlockingIOError:
             return
-        if not ended:
+        if came:
+            self._said += came
             return
         os.close(self._output)
         self._output = None
-        said = _last_line(directory() / LOG_NAME)
+        said = _last_of(self._said)
+        if not said.startswith(REFUSAL):
+            said = _last_line(directory() / LOG_NAME)
         if said.startswith(REFUSAL) and "another process" not in said:
             self._started_at = None
             advice = f" Removing {directory()} starts an empty group." if "damaged" in said else ""
@@ -193,8 +199,9 @@ class Starter:
 REFUSAL: Final = "dthreading-server: "
 """How the sentence begins with which the server refuses to start."""
 
-TRACEBACK_END: Final = re.compile(r"[\w./-]*(Error|Exception)\b|\S*python\S*: ")
-"""The last line of one, or what the interpreter says of a missing module. (Lines of the log open with a date.)"""
+TRACEBACK_END: Final = re.compile(r"[\w./-]*(Error|Exception)\b|\S*python\S*: |sh: ")
+"""The last line of one, or what the interpreter says of a missing module, or the shell of a missing interpreter. (Lines
+of the log open with a date.)"""
 
 
 MAIN: Final = (
@@ -269,7 +276,11 @@ def _last_line(path: Path) -> str:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 4096))
-            lines = file.read().decode(errors="replace").strip().splitlines()
+            return _last_of(file.read())
     except OSError:
         return ""
+
+
+def _last_of(text: bytes) -> str:
+    lines = text.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _offline(chosen)
         return _serve(chosen)
     except options.BadOptions as error:
-        return _refuse(str(error))
+        return _refuse(str(error), told=chosen.embedded)
     except KeyboardInterrupt:  # before the loop takes signals, or without it
         serving = chosen.check is None and chosen.recover is None
         return _refuse("interrupted", ExitCode.STOPPED if serving else INTERRUPTED)
@@ -55,7 +55,7 @@ def _serve(chosen: Options) -> int:
     try:
         return running.run(chosen)
     except running.CannotServe as error:
-        return _refuse(str(error), error.code)
+        return _refuse(str(error), error.code, told=chosen.embedded)
 
 
 def _take_standard_descriptors() -> None:
@@ -97,9 +97,12 @@ def _offline(chosen: Options) -> int:
     return ExitCode.STOPPED
 
 
-def _refuse(sentence: str, code: int = ExitCode.REFUSED) -> int:
+def _refuse(sentence: str, code: int = ExitCode.REFUSED, *, told: bool = False) -> int:
+    """Says why. `told`: to whoever started us as well, since standard error is a file that the disk may not take."""
     from replicas.daemon.journal import say  # noqa: PLC0415
 
+    if told:
+        say(f"dthreading-server: {sentence}", sys.stdout)
     say(f"dthreading-server: {sentence}", sys.stderr)
     return code
 
