@@ -46,6 +46,9 @@ class _Transport:
     def set_write_buffer_limits(self, high: int, low: int) -> None:
         assert high > low > 0
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def get_extra_info(self, name: str) -> Any:
         return ("127.0.0.1", 1) if name == "peername" else None
 
