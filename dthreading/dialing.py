@@ -268,7 +268,8 @@ class Dialer:
     def _refused(self, link: Link, session: ClientSession | None, error: DThreadingError) -> None:
         """The other end is not what we look for, or does not speak our language."""
         link.broken = str(error)
-        logger.warning("%s", error)
+        if str(error) != str(self.trouble):  # which is tried again and again, until somebody mends it
+            logger.warning("%s", error)
         if isinstance(error, ProtocolError) and link.welcome is not None:
             return
         self._trouble(session, error)
