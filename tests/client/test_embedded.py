@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dthreading import config, embedded
+from dthreading import cli, config, embedded
 from dthreading.asking import ask_any
 from dthreading.errors import GroupUnreachable
 from dthreading.finding import Finder
@@ -117,13 +117,18 @@ def test_what_images_have_in_place_of_a_machine_id_is_none(
     assert (embedded.directory().name == text) is taken
 
 
-def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_is_told_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As in containers that run under a number which no file names."""
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    for name in ("DTHREADING_SERVERS", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
     with pytest.raises(GroupUnreachable, match="XDG_STATE_HOME"):
         embedded.directory()
+    assert cli.main(["status"]) == 1
+    assert capsys.readouterr().err.startswith("dthreading: the embedded group needs a place")
 
 
 def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
