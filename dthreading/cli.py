@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from dthreading import __version__
+from dthreading.errors import GroupUnreachable
 from dthreading.wire.limits import OBJECTS_LISTED_MAX
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("dthreading: interrupted")
         return 130
+    except GroupUnreachable as error:  # an OSError, too: there is no home to look for the embedded group in
+        complain(f"dthreading: {error}")
+        return 1
     except OSError as error:  # whoever cannot be asked is told of in the answer, so this is its writing
         sys.stdout = None
         complain(f"dthreading: the answer cannot be written: {error.strerror or error}")
