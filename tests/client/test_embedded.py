@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -19,8 +20,11 @@ import pytest
 
 from dthreading import cli, config, embedded
 from dthreading.asking import ask_any
+from dthreading.dialing import Dialer
 from dthreading.errors import GroupUnreachable
 from dthreading.finding import Finder
+from dthreading.session import READ, ClientSession, PendingCall, Target
+from dthreading.wire.messages import Lifetime
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -283,6 +287,27 @@ def test_a_killed_group_is_started_again_and_knows_all(home: Path) -> None:
     assert one.returncode == 0, errors
     assert output == "released\n"
     assert replicas_in(home) != [replica]
+
+
+def test_who_keeps_the_directory_is_told_to_those_who_wait_in_vain(home: Path) -> None:
+    """Its socket is not to be found: a home that is mounted on two machines which were made of one image, say."""
+    data = embedded.directory() / "replica"
+    embedded.private_folder(data.parent)
+    embedded.private_folder(data)
+    with (data / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("777")
+        lock.flush()
+        dialer = Dialer(config.current(), lambda: None)
+        session = ClientSession(namespace="", label="", ttl_ms=1000, news=[])
+        session.submit(PendingCall(Target("", "x", "Lock", (), Lifetime.NAMED), "locked", (), READ))
+
+        def told() -> bool:
+            dialer.tend(session, time.monotonic())
+            return "in use by another process (pid 777)" in str(dialer.trouble)
+
+        until(told)
+        dialer.close()
 
 
 def test_a_refusal_of_the_server_reaches_the_caller(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
