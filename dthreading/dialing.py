@@ -238,7 +238,8 @@ class Dialer:
             self._trouble(session, error)
             self._failed(session, now)
         except OSError as error:
-            self._trouble(session, GroupUnreachable(f"connecting to {self._finder.name} failed: {error.strerror}"))
+            why = f"connecting to {self._finder.name} failed: {error.strerror}{self._finder.hint}"
+            self._trouble(session, GroupUnreachable(why))
             self._failed(session, now)
 
     def _failed(self, session: ClientSession | None, now: float) -> None:

@@ -148,6 +148,8 @@ class Starter:
         """The read end of the replica's standard output: it ends when the replica does."""
         self._said = b""
         """What came from there: that it is ready, or why it ends, also where its log cannot take that."""
+        self.hint = ""
+        """What the last start found that is well as a rule: for those who wait in vain. Empty, or ends a sentence."""
 
     def ensure(self, now: float) -> None:
         """Starts the group, unless it is on its way.
@@ -187,7 +189,9 @@ class Starter:
         said = _last_of(self._said)
         if not said.startswith(REFUSAL):
             said = _last_line(directory() / LOG_NAME)
-        if said.startswith(REFUSAL) and "another process" not in said:
+        if said.startswith(REFUSAL) and "another process" in said:
+            self.hint = f"; {said.removeprefix(REFUSAL)}"
+        elif said.startswith(REFUSAL):
             self._started_at = None
             advice = f" Removing {directory()} starts an empty group." if "damaged" in said else ""
             raise GroupUnreachable(f"the embedded group did not start: {said.removeprefix(REFUSAL)}{advice}")

@@ -93,11 +93,17 @@ class Finder:
             self._starter.ensure(now)
             self.route.dial_at = now + embedded.RETRY_S
 
+    @property
+    def hint(self) -> str:
+        """What is known of why nobody listens; empty, or ends a sentence."""
+        return self._starter.hint if self._starter is not None else ""
+
     def succeeded(self) -> None:
         """The group has taken our session up there."""
         self.route.succeeded(self.name)
         if self._starter is not None:
             self._starter.found()
+            self._starter.hint = ""
 
     def _look_up(self, name: str, now: float) -> None:
         if name not in self._running:
