@@ -158,8 +158,11 @@ class MovingWorld(World):
         return any(address in self._member_addresses and address != own for address in addresses)
 
     def is_lost(self, host: Host) -> bool:
-        """Whether waiting for this machine to be a member is in vain."""
-        return bool(host.gone) and self.programs[host.number].replica not in self.members
+        """Whether waiting for this machine to be a member is in vain. Or it is one, and nobody can tell its directory
+        any more, to ask for it.
+        """
+        program = self.programs[host.number]
+        return bool(host.gone) and (program.replica not in self.members or not program.incarnation)
 
     def is_newcomer(self, host: Host) -> bool:
         """Whether the log waits for somebody at that address."""
