@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dthreading.config import Settings
     from dthreading.resolve import Endpoint
 
-__all__ = ["ask", "ask_any", "read_secret"]
+__all__ = ["ask", "ask_any", "ask_server", "read_secret"]
 
 TIMEOUT_S: Final = 5.0
 """For each step of the conversation: what is asked of a person's patience when a replica hangs."""
@@ -42,16 +42,27 @@ def ask_any(settings: Settings, question: str, arguments: tuple[Any, ...]) -> An
     trouble: Exception | None = None
     for server in resolve.each(settings.servers or (embedded.server_name(),)):
         try:
-            if settings.embedded:
-                embedded.guard(server)
-            endpoint = resolve.endpoints(server)[0]
-            secret = read_secret(settings.secret) if endpoint.guarded else None
-            return ask(endpoint, secret, question, arguments)
+            return ask_server(settings, server, question, arguments)
         except (NotAuthenticated, ProtocolError):
             raise
         except (OSError, DThreadingError) as error:
             trouble = error
     raise GroupUnreachable(f"no replica answered: {trouble}") from trouble
+
+
+def ask_server(settings: Settings, server: str, question: str, arguments: tuple[Any, ...]) -> Any:
+    """One question to that replica, as the settings name it: the one way there, so that no way leaves out a check.
+
+    Raises:
+        OSError: it cannot be reached, or does not answer in time.
+        DThreadingError: it refuses, or is not to be spoken to.
+
+    """
+    if settings.embedded:
+        embedded.guard(server)
+    endpoint = resolve.endpoints(server)[0]
+    secret = read_secret(settings.secret) if endpoint.guarded else None
+    return ask(endpoint, secret, question, arguments)
 
 
 def ask(endpoint: Endpoint, secret: bytes | None, question: str, arguments: tuple[Any, ...]) -> Any:

@@ -231,15 +231,11 @@ def _ask_all(settings: Settings) -> list[dict[str, Any]]:
 
 def ask_one(settings: Settings, server: str, question: str, *about: object) -> Any:
     """The answer, or as a string the reason why there is none."""
-    from dthreading import asking, embedded, resolve  # noqa: PLC0415
+    from dthreading import asking, embedded  # noqa: PLC0415
     from dthreading.errors import DThreadingError  # noqa: PLC0415
 
     try:
-        if settings.embedded:
-            embedded.guard(server)
-        endpoint = resolve.endpoints(server)[0]
-        secret = asking.read_secret(settings.secret) if endpoint.guarded else None
-        return asking.ask(endpoint, secret, question, about)
+        return asking.ask_server(settings, server, question, about)
     except (OSError, DThreadingError) as error:
         absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
         if absent and settings.embedded and server == embedded.server_name():
