@@ -29,13 +29,9 @@ def traced(tracer: Callable[[FrameType, str, Any], Any]) -> Iterator[None]:
             gc.enable()
 
 
-def interrupted_at(step: int, function: Callable[[], Any], files: Collection[str | None]) -> str:
-    """Runs `function` with KeyboardInterrupt raised at the `step`th line that it runs of `files`.
-
-    Returns:
-        Where that was, as "file:line"; "" if it did not get that far.
-
-    """
+@contextlib.contextmanager
+def calling_at(step: int, action: Callable[[str], Any], files: Collection[str | None]) -> Iterator[None]:
+    """Has `action` called, with "file:line", at the `step`th line that this thread runs of `files`."""
     seen = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -45,10 +41,25 @@ def interrupted_at(step: int, function: Callable[[], Any], files: Collection[str
         if event == "line":
             seen += 1
             if seen == step:
-                raise KeyboardInterrupt(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+                action(f"{frame.f_code.co_filename}:{frame.f_lineno}")
         return trace
 
     with traced(trace):
+        yield
+
+
+def interrupted_at(step: int, function: Callable[[], Any], files: Collection[str | None]) -> str:
+    """Runs `function` with KeyboardInterrupt raised at the `step`th line that it runs of `files`.
+
+    Returns:
+        Where that was, as "file:line"; "" if it did not get that far.
+
+    """
+
+    def strike(place: str) -> None:
+        raise KeyboardInterrupt(place)
+
+    with calling_at(step, strike, files):
         try:
             function()
         except KeyboardInterrupt as interrupt:

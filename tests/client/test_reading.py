@@ -32,7 +32,7 @@ from dthreading.wire import codec
 from dthreading.wire.codec import encode
 from dthreading.wire.framing import frame
 from dthreading.wire.messages import Call, Leader, Lifetime, Reply, Resume, Status, Withdraw
-from tests.tracing import interrupted_at, traced
+from tests.tracing import calling_at, interrupted_at
 
 MakeClient = Callable[..., Client]
 
@@ -544,20 +544,14 @@ def test_a_call_inside_any_line_of_a_turn_is_answered(fake: Fake, make_client: M
 
 def called_at(step: int, inner: Callable[[], Any], file: str, client: Client, lock: Target) -> str:
     """An echo by this thread, with `inner` called at the `step`th line of `file` that it runs."""
-    seen, place = 0, ""
+    place = ""
 
-    def trace(frame: Any, event: str, _: Any) -> Any:
-        nonlocal seen, place
-        if frame.f_code.co_filename != file:
-            return None
-        if event == "line":
-            seen += 1
-            if seen == step:
-                place = f"{file}:{frame.f_lineno}"
-                sys.settrace(None)
-                inner()
-        return trace
+    def act(at: str) -> None:
+        nonlocal place
+        place = at
+        sys.settrace(None)
+        inner()
 
-    with traced(trace):
+    with calling_at(step, act, {file}):
         assert client.call(lock, "echo", (1,), READ).value == (1,)
     return place

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from dthreading.session.lanes import Lanes
 from dthreading.wire import codec
 from dthreading.wire.framing import FrameDecoder
 from dthreading.wire.messages import Attach, Call, Lifetime, Opened, Reply, Resumed, Status
-from tests.tracing import traced
+from tests.tracing import calling_at
 
 FILES = {ClientSession.begin.__code__.co_filename, Lanes.borrow.__code__.co_filename}
 LINES_MAX = 200
@@ -85,21 +84,16 @@ class Party:
 
 def between(line: int, does: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, bool]:
     """What `does` returns, where `other` came before the line of that number; and whether there was such a line."""
-    seen = 0
+    reached = False
 
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal seen
-        if frame.f_code.co_filename not in FILES:
-            return None
-        if event == "line":
-            seen += 1
-            if seen == line:
-                other()
-        return trace
+    def come(_: str) -> None:
+        nonlocal reached
+        reached = True
+        other()
 
-    with traced(trace):
+    with calling_at(line, come, FILES):
         result = does()
-    return result, seen >= line
+    return result, reached
 
 
 def at_every_line(does: Callable[[Party], Any], other: Callable[[Party], Any], *, away: bool = False) -> int:
