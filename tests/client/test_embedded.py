@@ -232,6 +232,10 @@ def test_the_group_can_be_stopped_whatever_its_starter_blocks(home: Path, tmp_pa
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             """
             + textwrap.indent(PROGRAM, "            ")
+            + """
+            from dthreading import queue
+            queue.Queue(name="left behind").put("an item")  # else it leaves by itself after some seconds
+            """
         )
         _, errors = one.communicate(timeout=60)
         assert one.returncode == 0, errors
@@ -307,6 +311,8 @@ def test_who_keeps_the_directory_is_told_to_those_who_wait_in_vain(home: Path) -
             return "in use by another process (pid 777)" in str(dialer.trouble)
 
         until(told)
+        dialer._finder.succeeded()
+        assert not dialer._finder.hint, "that was yesterday"
         dialer.close()
 
 

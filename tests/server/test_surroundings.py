@@ -6,6 +6,7 @@ read. A replica that is told no by its surroundings says so, and neither harms w
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from dthreading.wire.messages import Role
+from replicas.daemon.journal import _Writer
 from tests.server.cluster import ROOT, Cluster
 from tests.server.raw import Raw, secret_in
 
@@ -205,6 +207,23 @@ def test_a_reader_of_the_log_that_stands_still_stops_nobody(
     assert "stopping: handing over" in rest[0]
     if as_json:
         assert json.loads(first)["level"] == "warning"
+
+
+def test_a_line_that_was_cut_off_stands_alone() -> None:
+    """What a full pipe took of it is not taken for the beginning of the next one."""
+    reading, writing = os.pipe()
+    try:
+        room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+        writer = _Writer(writing, "utf-8")
+        assert not writer.write("x" * room + "y\n")
+        assert os.read(reading, 2 * room) == b"x" * room
+        assert writer.write("whole\n")
+        assert os.read(reading, room) == b"\nwhole\n"
+        assert writer.write("and another\n")
+        assert os.read(reading, room) == b"and another\n"
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_a_refusal_waits_for_no_reader(stuck: tuple[int, int]) -> None:
