@@ -8,7 +8,7 @@ apply, from the `Expire` entry that this file proposes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dthreading.wire.messages import Call
 from replicas.machine import commands
@@ -16,7 +16,12 @@ from replicas.machine.core import Effects, Machine
 from replicas.paxos.types import Ballot
 from replicas.replica.leases import LATE_MS, Leases
 
-__all__ = ["Reading", "Tenure", "Vouching"]
+__all__ = ["ENDED_AT_ONCE", "Reading", "Tenure", "Vouching"]
+
+ENDED_AT_ONCE: Final = 200
+"""The most leases that one look ends. When a new leader has given everybody a full term, or a site has lost its power,
+a hundred thousand may run out in one moment: proposed together, they kept everybody else waiting for seconds.
+"""
 
 
 class Vouching(NamedTuple):
@@ -102,12 +107,12 @@ class Tenure:
             self._namespaces.slept(late_ms)
             return []
         proposals: list[bytes] = []
-        for session in self._sessions.due(now_ms):
+        for session in self._sessions.due(now_ms, ENDED_AT_ONCE):
             known = self._machine.sessions.get(session)
             if known is not None:
                 self._doomed.add(session)
                 proposals.append(commands.expire(session, known.epoch, self._ballot))
-        for namespace in self._namespaces.due(now_ms):
+        for namespace in self._namespaces.due(now_ms, ENDED_AT_ONCE):
             epoch = self._machine.idle_namespaces.get(namespace)
             if epoch is not None:
                 proposals.append(commands.reset(namespace, epoch, self._ballot))

@@ -68,11 +68,13 @@ class Leases(Generic[K]):
         self._deadlines.pop(key, None)
         self._heaped.pop(key, None)
 
-    def due(self, now_ms: int) -> list[K]:
-        """Those whose deadline has passed, each once: they leave the table."""
+    def due(self, now_ms: int, most: int) -> list[K]:
+        """Those whose deadline has passed, each once: they leave the table. No more than `most`: the others come up the
+        next time, and whoever is heard of until then keeps its lease.
+        """
         now = now_ms - self._slept_ms
         due: list[K] = []
-        while self._heap and self._heap[0][0] <= now:
+        while len(due) < most and self._heap and self._heap[0][0] <= now:
             heaped, _, key = heapq.heappop(self._heap)
             if self._heaped.get(key) != heaped:
                 continue
