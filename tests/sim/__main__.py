@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Long runs on all cores: `python -m tests.sim --minutes 60` (or `--worlds 2000`), with a summary in the end.
 
-Each failing world is shrunk, and shown with the command that repeats it. Exit code 1 if any failed. Ctrl-C ends the run
-early, with the summary of what was run until then.
+Each minute a line on stderr says how far it is. Each failing world is shrunk, and shown with the command that repeats
+it. Exit code 1 if any failed. Ctrl-C ends the run early, with the summary of what was run until then.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from tests.sim.searching import worlds
 from tests.sim.summary import NOTHING, Tally
 
 WORLDS_A_TASK = 5
+PROGRESS_S = 60.0
+"""So often somebody who looks on is told how far it is."""
 SHRINK_AT_MOST = 10
 """Failures that are made small; after so many, one fault is most likely behind them all."""
 
@@ -58,11 +60,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(argv)
     total, failures = NOTHING, []
+    told_s = begun_s = time.monotonic()
     for tally, failed in _results(options):
         total = total.plus(tally)
         failures += failed
         for seed, what in failed:
-            print(f"seed {seed} failed: {what.splitlines()[0]}", file=sys.stderr, flush=True)
+            print(f"seed {seed} failed: {what.splitlines()[-1][:200]}", file=sys.stderr, flush=True)
+        if time.monotonic() - told_s >= PROGRESS_S:
+            told_s = time.monotonic()
+            print(
+                f"after {(told_s - begun_s) / 60:.0f} minutes: {total.worlds} worlds, {len(failures)} failed",
+                file=sys.stderr,
+                flush=True,
+            )
     for count, (seed, what) in enumerate(failures):
         print(f"seed {seed}: {what}")
         if count < SHRINK_AT_MOST:
