@@ -33,6 +33,7 @@ NAMES = (
     "opcodes",
     "traffic",
     "at_rest",
+    "sessions",
     "hogs",
     "drift",
 )

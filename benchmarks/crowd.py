@@ -109,10 +109,20 @@ class Crowd:
 
     def close(self, members: list[Member]) -> None:
         """End these sessions."""
+        self._forget(members)
+        for member in members:
+            self._let_go(member)
+
+    def abandon(self, members: list[Member]) -> None:
+        """Their connections end without a word, as when a machine loses its power: their leases run on."""
+        self._forget(members)
+        for member in members:
+            member.link.close()
+
+    def _forget(self, members: list[Member]) -> None:
         for member in members:
             self._by_descriptor.pop(member.link.fileno())
             self._epoll.unregister(member.link)
-            self._let_go(member)
             self.members.remove(member)
 
     def until(self, done: Callable[[], object], most_s: float = WAIT_S) -> None:

@@ -135,6 +135,17 @@ def test_elections_beside_hogs_are_counted() -> None:
     assert all(process.poll() is not None for process in busy.processes)
 
 
+def test_abandoned_sessions_stay_until_their_leases_end() -> None:
+    """Nothing would be measured beside sessions that were closed."""
+    with group(memory=True) as cluster, Crowd(cluster, ttl_ms=1000) as crowd:
+        crowd.abandon(crowd.open(3))
+        assert crowd.members == []
+        (kept,) = crowd.open(1)
+        assert cluster.leader().ask("status")["sessions"] == 4
+        crowd.until(lambda: cluster.leader().ask("status")["sessions"] == 1)
+        assert kept.session.ready
+
+
 def sample(minute: float, **changed: Any) -> drift.Sample:
     cpu = {"leader": 100.0, "client": 50.0}
     usual: dict[str, Any] = {"p50_us": 1000.0, "p99_us": 2000.0, "pairs": 100, "on_core_us": 300.0}
