@@ -135,15 +135,17 @@ def test_elections_beside_hogs_are_counted() -> None:
     assert all(process.poll() is not None for process in busy.processes)
 
 
-def test_abandoned_sessions_stay_until_their_leases_end() -> None:
+def test_sessions_stay_when_they_are_abandoned_and_not_when_they_are_closed() -> None:
     """Nothing would be measured beside sessions that were closed."""
-    with group(memory=True) as cluster, Crowd(cluster, ttl_ms=1000) as crowd:
+    with group(memory=True) as cluster, Crowd(cluster) as crowd:
         crowd.abandon(crowd.open(3))
         assert crowd.members == []
-        (kept,) = crowd.open(1)
+        closed = crowd.open(1)
         assert cluster.leader().ask("status")["sessions"] == 4
-        crowd.until(lambda: cluster.leader().ask("status")["sessions"] == 1)
-        assert kept.session.ready
+        crowd.close(closed)
+        cluster.until(lambda: cluster.leader().ask("status")["sessions"] == 3)
+        assert len(crowd.open(1)) == 1
+        assert cluster.leader().ask("status")["sessions"] == 4
 
 
 def sample(minute: float, **changed: Any) -> drift.Sample:
