@@ -101,9 +101,11 @@ def measure(cluster: Cluster, work: Callable[[], None]) -> Found:
     nodes = {"leader": leader} | {f"follower {i}": node for i, node in enumerate(followers(cluster, leader), 1)}
     pids = {"client": os.getpid()} | {name: pid_of(node) for name, node in nodes.items()}
     found = Found()
+    _settle(cluster)
     disk_before = {name: _disk(node) for name, node in nodes.items()}
     wire_before = sockets.carried(pids)
     work()
+    _settle(cluster)
     wire = sockets.carried(pids)
     for flow in FLOWS:
         after, before = wire[flow], wire_before[flow]
@@ -113,6 +115,11 @@ def measure(cluster: Cluster, work: Callable[[], None]) -> Found:
         found.disk[name] = (log, written, asked)
         assert node.ask("status")["log_bytes"] < SEGMENT_BYTES // 2, "zeros were written, too"
     return found
+
+
+def _settle(cluster: Cluster) -> None:
+    """Until no follower is behind: what it has yet to write would be missing, or counted on one side only."""
+    cluster.until(lambda: len({node.ask("status")["applied"] for node in cluster.nodes}) == 1)
 
 
 def _disk(node: Node) -> tuple[int, int, int]:
