@@ -3,6 +3,7 @@
 
 import pickle
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,6 +97,33 @@ def test_wait_for_returns_what_its_predicate_said():
     with condition:
         assert condition.wait_for(lambda: "yes") == "yes"
         assert condition.wait_for(list, timeout=0.01) == []
+
+
+def test_wait_for_waits_once_however_little_time_is_given():
+    """As in the standard library: or whoever polls with no timeout at all would never let others have the lock."""
+    condition, asked = dthreading.Condition(), []
+    with condition:
+        assert condition.wait_for(lambda: asked.append("is it so?"), timeout=0) is None
+    assert len(asked) == 2
+    with pytest.raises(RuntimeError, match="un-acquired"):
+        condition.wait_for(lambda: False, timeout=-1)
+
+
+def test_the_time_of_wait_for_counts_from_the_first_wait(monkeypatch):
+    """As in the standard library: a slow predicate takes nothing of it before that."""
+    clock, waits = [0.0], []
+
+    class Recording(dthreading.Condition):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            clock[0] += 2
+
+    def slow():
+        clock[0] += 3
+
+    monkeypatch.setattr(dthreading.locks, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    Recording().wait_for(slow, timeout=7)
+    assert waits == [7, 2]
 
 
 @pytest.mark.parametrize("use", ["wait", "notify", "notify_all"])

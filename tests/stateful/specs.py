@@ -119,7 +119,7 @@ def conditions(kind: str) -> Spec:
             call(name, "wait"), call(name, "wait", 1), call(name, "wait", 2.5), call(name, "wait", 0),
             call(name, "wait", -1), call(name, "notify"), call(name, "notify", 2), call(name, "notify", 0),
             call(name, "notify", -1), call(name, "notify_all"), wait_for(name, None), wait_for(name, 1.5),
-            call(name, "release"), call(name, "acquire"),
+            wait_for(name, 0), wait_for(name, -1), call(name, "release"), call(name, "acquire"),
         )
     ]  # fmt: skip
     usual = [
