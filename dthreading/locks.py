@@ -335,13 +335,21 @@ class Condition(Proxy):
             raise
 
     def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
-        """Wait until `predicate()` is true, or the time has run out, and return what it said last."""
-        end = None if timeout is None else time.monotonic() + timeout
+        """Wait until `predicate()` is true, or the time has run out, and return what it said last.
+
+        As in the standard library the time counts from the first wait, and there is one, however little time is given:
+        whoever polls with no timeout at all lets others have the lock in between.
+        """
+        end = None
+        remaining = timeout
         result = predicate()
         while not result:
-            remaining = None if end is None else end - time.monotonic()
-            if remaining is not None and remaining <= 0:
-                break
+            if end is not None:
+                remaining = end - time.monotonic()
+                if remaining <= 0:
+                    break
+            elif timeout is not None:
+                end = time.monotonic() + timeout
             self.wait(remaining)
             result = predicate()
         return result
