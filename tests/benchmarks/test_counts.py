@@ -120,10 +120,9 @@ def test_the_bytes_of_a_command() -> None:
     for follower in ("follower 1", "follower 2"):
         assert found.wire["leader", follower].size / 100 > size, "a command goes to each follower, whole"
     for log, _, asked in found.disk.values():
-        assert asked >= log >= 512
+        # How many are in a sector depends on how late each replica is; that all are there does not.
+        assert asked >= log >= 100 * 10
         assert log % 512 == 0
-    # Of a leader each command that is alone is a batch; a follower that is late writes several as one.
-    assert found.disk["leader"][0] >= 512 * 100
 
 
 def test_elections_beside_hogs_are_counted() -> None:
