@@ -6,11 +6,13 @@ from __future__ import annotations
 import pytest
 
 from dthreading.errors import ProtocolError
+from dthreading.wire import codec
 from dthreading.wire import messages as wire
 from replicas.machine import commands
 from replicas.machine.commands import Admit
 from replicas.machine.core import Machine
 from replicas.machine.roster import NEWCOMERS_MAX, Roster
+from replicas.paxos import log
 from replicas.paxos.messages import Chosen
 from replicas.paxos.types import Configuration, Member, Role
 from replicas.replica.acquaintance import LATER, REMOVED
@@ -209,6 +211,33 @@ def test_there_are_at_most_seven() -> None:
     made.join("r8")
     made.until_done(made.leader(), "add", "r8", b"r8")
     assert len(made.members(made.leader())) == 7
+
+
+def test_those_who_are_on_their_way_count_as_well() -> None:
+    """Each was admitted while there was room, and all of them would come in."""
+    made, leader = group(6)
+    assert not made.ask(leader, "add", "r7", b"r7").get("refused")
+    said = made.ask(leader, "add", "r8", b"r8")
+    assert said["refused"]
+    assert "6 members and 1 newcomers, and 7 are the most" in said["say"]
+
+
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_two_who_are_asked_for_at_one_time_are_one_too_many(side_by_side: bool) -> None:
+    """Two operators, and neither wish was in the log when the other one came: there was room for each."""
+    made, leader = group(6)
+    for name in ("r7", "r8"):
+        query = wire.Query(1, "members.add", (name, name.encode()))
+        made.replicas[leader].client_said(-2, query, codec.encode(query))
+    made.settle()
+    for number in (7, 8):
+        made.start(Admission(number, made.replicas[leader].paxos.configuration, ()))
+        made.pass_ms(0 if side_by_side else 2 * ABSENT_MS)
+    made.pass_ms(2 * PARTNER_MS)
+    assert len(made.members(leader)) == 7
+    assert (
+        made.ask(leader, "add", "r8", b"r8")["say"] == "replica 8 at r8 waits: 7 members are the most: remove one first"
+    )
 
 
 # --- shrinking and replacing ------------------------------------------------------------------------------------------
@@ -425,6 +454,43 @@ def test_a_newcomer_sends_clients_on() -> None:
     made.say(two, 9, wire.Open(b"n", 10_000, "test", "lost"))
     assert any(isinstance(message, wire.MoveOn) for message in made.said[9])
     assert 9 in made.hung_up
+
+
+def test_who_has_become_a_member_serves_clients_and_who_is_one_no_more_does_not() -> None:
+    """What a replica is may be otherwise from one entry to the next; its clients hear of it from nobody else."""
+    made, _ = group(1)
+    two = made.join("r2")
+    made.pass_ms(2 * PARTNER_MS)
+    assert made.members(1) == (1, two)
+    assert made.open(two, 9)
+    made.until_done(made.leader(), "remove", str(two))
+    made.pass_ms(3000)
+    made.say(two, 10, wire.Open(b"n", 10_000, "test", "late"))
+    assert any(isinstance(message, wire.MoveOn) for message in made.said[10])
+
+
+def test_a_newcomer_finds_a_group_of_which_nobody_is_left_whom_it_was_formed_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever in the log its way is interrupted: those that it was told of are known there from the first slot on."""
+    monkeypatch.setattr(log, "PAGE_ENTRIES", 1)
+    made, _ = group(1)
+    two = made.join("r2", replaces="1")
+    made.pass_ms(2 * PARTNER_MS)
+    assert made.members(two) == (two,)
+    made.pass_ms(500)
+    del made.replicas[1]
+    three = made.join("r3")
+    made.queue.clear()
+    newcomer, made.held = made.replicas[three], {Chosen}
+    for _ in range(100):
+        made.pass_ms(200)
+        if made.queue:
+            source, _, page = made.queue[0]
+            newcomer.peer_said(source, page)
+            made.take(three)
+        made.queue.clear()  # its next question gets lost, and it has to think of somebody to ask
+    assert newcomer.paxos.configuration.ids == (two, three)
 
 
 def test_a_removed_replica_is_told_so_only_when_the_change_is_over() -> None:
