@@ -34,6 +34,9 @@ PARTNER_MS: Final = 2000
 RATE_MS: Final = 500
 """Over at least so long a newcomer's pace is measured."""
 
+MEMBERS_MAX: Final = 7
+"""The most voting members. Beyond it every call waits for more replicas, and nothing is gained by that."""
+
 
 class Pupil:
     """What the leader has heard of one newcomer."""
@@ -124,6 +127,9 @@ class Changing:
             return
         near = [newcomer for newcomer in newcomers.values() if self.is_near(newcomer.id, now_ms)]
         new = self._with(near)
+        if near and new.keys() == set(self._paxos.configuration.ids):
+            self.hindrance = f"{MEMBERS_MAX} members are the most: remove one first"
+            return
         self.hindrance = (self._reason_to_wait(near, now_ms) or self.objection(new, now_ms)) if near else ""
         if self.hindrance or not near:
             return
@@ -169,6 +175,8 @@ class Changing:
         for newcomer in near:
             if newcomer.replaces in taken:
                 continue  # two were meant for one place, at the same moment: the first has it
+            if newcomer.replaces not in members and len(members) >= MEMBERS_MAX:
+                continue  # so were these: each was let in while there was room for one
             if newcomer.replaces:
                 taken.append(newcomer.replaces)
             members.pop(newcomer.replaces, None)

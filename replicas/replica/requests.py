@@ -18,15 +18,12 @@ from replicas.paxos.core import Paxos
 from replicas.paxos.values import Configuration
 from replicas.replica.acquaintance import removed
 from replicas.replica.admission import Admission
-from replicas.replica.changing import Changing
+from replicas.replica.changing import MEMBERS_MAX, Changing
 
 __all__ = ["PREFIX", "Requests", "refuse", "wait"]
 
 PREFIX: Final = "members."
 """What the questions begin with that only a leader can answer."""
-
-MEMBERS_MAX: Final = 7
-"""The most voting members. Beyond it every call waits for more replicas, and nothing is gained by that."""
 
 YOUNG_MS: Final = 1000
 """A leader that was elected more recently may not have heard everybody who is there, and refuses nothing for that."""

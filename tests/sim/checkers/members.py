@@ -55,6 +55,7 @@ MEMBERS_SOMETIMES: Final = (
 """What every long run should have met of this."""
 
 NEWCOMERS_MAX: Final = 16
+MEMBERS_MAX: Final = 7
 SILENT_MS: Final = 1_700
 """As `changing.py` has it, with room for clocks and a turn of the loop."""
 KNOWN_US: Final = 2_500_000
@@ -141,6 +142,7 @@ class Members:
             seen["members: a configuration came too late for its epoch"] += 1
             return
         assert new.members, "nobody is a member"
+        assert len(new.members) <= max(MEMBERS_MAX, len(old.members)), f"{new.ids} are more than may vote"
         assert new.cluster == old.cluster
         former = {member.id: member for member in old.members}
         came = 0
