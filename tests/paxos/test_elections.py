@@ -376,6 +376,21 @@ def test_a_round_that_was_under_way_does_not_confirm() -> None:
     assert paxos.take().confirmed == ["read"]
 
 
+def test_an_acknowledgement_that_answers_no_round_confirms_none() -> None:
+    """It may have left before the round began, from one that has promised another leader since."""
+    bench = Bench(3)
+    paxos = bench.elect(1)
+    bench.propose(1, b"written")
+    paxos.take()
+    assert paxos.confirm("read")
+    paxos.take()
+    for follower in (2, 3):
+        paxos.step(follower, Accepted(paxos.ballot, paxos.chosen + 1, paxos.chosen + 1, 0))
+    output = paxos.take()
+    assert output.chosen, "the entry itself it does acknowledge"
+    assert not output.confirmed
+
+
 def test_one_round_confirms_all_that_came_before_it() -> None:
     """So reads cost one message a round, however many there are."""
     bench = Bench(3)

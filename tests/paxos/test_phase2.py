@@ -273,6 +273,23 @@ def test_a_follower_that_waits_is_told_at_once() -> None:
     bench[2].inform(3)  # no leader: nothing to tell
 
 
+def test_a_follower_is_not_thought_to_have_what_went_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them lack the same, and one is sent nothing of it, for it has answered too little already."""
+    monkeypatch.setattr(leader_module, "PAGES_IN_FLIGHT", 2)
+    bench = Bench(5)
+    leader = bench.elect(1)
+    bench.cut = {(2, 1)}  # its acknowledgements do not come through
+    for value in (b"a", b"b"):
+        bench.propose(1, value)
+        bench.pump()
+    bench.propose(1, b"c")
+    for target, message in leader.take().send_now:
+        if isinstance(message, Accept):
+            assert message.values == ((b"c",) if target != 2 else ()), f"to {target}"
+            assert leader._leadership is not None
+            assert leader._leadership.followers[target].sent == message.first + len(message.values) - 1
+
+
 def test_equal_followers_get_the_very_same_message() -> None:
     """So the shell encodes it once."""
     bench = Bench(3)
@@ -433,6 +450,9 @@ def test_a_fetch_is_answered_with_what_is_kept() -> None:
     paxos.compact(1, paxos.chain_at(1))
     paxos.step(3, Fetch(1))
     assert settle(paxos) == [(3, Truncated(2))]
+    paxos.step(3, Fetch(2))
+    kept = Chosen(2, bytes([COMMAND]), (b"2",), 2, Ballot(0, 0))
+    assert settle(paxos) == [(3, kept)], "whoever has the snapshot needs this one next, and would wait for ever"
 
 
 def test_the_chosen_floor_is_written_along_with_other_records() -> None:

@@ -105,6 +105,19 @@ def test_a_snapshot_that_comes_late_takes_nothing_back() -> None:
     assert replica.machine is machine
 
 
+def test_each_leap_shows_who_has_come_meanwhile() -> None:
+    """A restored roster counts its changes from the beginning, and is no less news for that."""
+    group = Group()
+    leader, behind = follower_of(group)
+    group.pass_ms(1500)
+    group.isolate(behind)
+    for number in (4, 5):
+        group.ask(leader, "add", f"r{number}", b"%d" % number)
+        leap(group, behind, state_of(group, leader))
+        links = next(output.links for output in reversed(group.outputs[behind]) if output.links is not None)
+        assert links.get(number) == f"r{number}"
+
+
 def test_a_client_that_says_goodbye_to_a_follower_is_gone_at_once() -> None:
     """Its replica says Close for it, by way of the leader."""
     group = Group()

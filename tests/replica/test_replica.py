@@ -7,6 +7,7 @@ import pytest
 
 from dthreading.wire import messages as wire
 from replicas.paxos import messages as paxos
+from replicas.paxos.types import Ballot
 from replicas.replica.messages import Forward, Vouch, Vouched
 from tests.replica.harness import TTL_MS, Group
 
@@ -225,8 +226,12 @@ def test_nothing_of_a_session_is_acknowledged_once_its_expiry_is_proposed() -> N
     assert any(isinstance(said, wire.Ended) for said in group.said[7])
 
 
-def test_a_resume_that_was_chosen_first_outlives_the_expiry_and_is_acknowledged_again() -> None:
-    """Resume raises the epoch; the Expire that names the old one is ignored, and the session is not doomed for ever."""
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_resume_that_was_chosen_first_outlives_the_expiry_and_is_acknowledged_again(dies: bool) -> None:
+    """Resume raises the epoch; the Expire that names the old one is ignored, and the session is not doomed for ever.
+
+    Nor does it live for ever, if nothing more is heard of its client.
+    """
     group = Group()
     leader = group.leader()
     session = group.open(leader, 7)
@@ -243,6 +248,10 @@ def test_a_resume_that_was_chosen_first_outlives_the_expiry_and_is_acknowledged_
     replica.tick(group.now_ms + 110)
     group.settle()
     assert session in replica.machine.sessions
+    if dies:
+        group.pass_ms(TTL_MS + 1000)
+        assert session not in replica.machine.sessions
+        return
     group.say(follower, 8, wire.Keepalive(session, 1))
     assert has_alive(group, 8, 1)
 
@@ -364,6 +373,43 @@ def test_a_leader_cut_off_from_its_quorum_answers_no_read() -> None:
     group.cut.clear()
     group.pass_ms(3_000)
     assert [reply.value for reply in group.replies(7)] == [False]
+
+
+@pytest.mark.parametrize("successor", ["known at once", "unknown"])
+@pytest.mark.parametrize("when", ["asked", "confirmed in that very turn", "confirmed, and what it waits for is not"])
+def test_no_end_of_a_tenure_loses_a_read(when: str, successor: str) -> None:
+    """It goes through the log then. Its client has heard nothing of the leader's end and says it to nobody else."""
+    group = Group()
+    leader = group.leader()
+    other = other_than(leader)
+    session = group.open(leader, 7)
+    group.attach(leader, 7, session, "Event")
+    replica = group.replicas[leader]
+    group.held = {paxos.Accepted}
+    for lane, operation in ((1, "set"), (2, "is_set")):
+        call = wire.Call(session, lane, 1, 1, operation, (), False)
+        replica.client_said(7, call, wire_bytes(call))
+    group.settle()
+    answers = [(source, message) for source, _, message in group.queue]
+    group.queue.clear()
+    if when != "asked":
+        for source, answer in answers:
+            replica.peer_said(source, answer._replace(upto=replica.paxos.chosen))  # their disks are not as fast
+    if when == "confirmed, and what it waits for is not":
+        group.take(leader)
+        assert replica._tenure is not None
+        assert replica._tenure._waiting
+    chosen, higher = replica.paxos.chosen, Ballot(replica.paxos.ballot.round + 1, other)
+    if successor == "unknown":
+        replica.peer_said(other, paxos.Refuse(higher, 0))
+    else:
+        replica.peer_said(other, paxos.Accept(higher, chosen + 1, chosen + 1, b"", (), chosen, replica.paxos.chain, 0))
+    assert replica._tenure is None
+    assert replica.paxos.leader == (None if successor == "unknown" else other)
+    group.held = set()
+    group.settle()
+    group.pass_ms(5_000)
+    assert {reply.lane: reply.value for reply in group.replies(7)} == {1: None, 2: True}
 
 
 def test_a_read_of_a_connection_that_has_ended_brings_that_connection_not_back() -> None:
