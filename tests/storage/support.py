@@ -207,3 +207,60 @@ class Run:
 
     def _prepare(self) -> None:
         self.storage.prepare()
+
+
+class Beside(Run):
+    """The same while other threads do what they may in the midst of a sync: one gathers what is for the next batch, and
+    one brings a snapshot to its end. `meanwhile` is to be called before each operation of the disk.
+    """
+
+    def __init__(self, disk: SimulatedDisk, luck: random.Random) -> None:
+        super().__init__(disk, luck)
+        self._gathered: list[Record] = []
+        self._operations_until: int | None = None
+        self.met = 0
+        """How often something was done in the midst of a sync."""
+
+    def meanwhile(self) -> None:
+        if self._operations_until is None:
+            return
+        self._operations_until -= 1
+        if self._operations_until < 0:
+            self._operations_until = None
+            observer, self.disk.observer = self.disk.observer, None
+            self.met += 1
+            if self.luck.random() < 0.5:
+                self._gather()
+            if self.luck.random() < 0.5:
+                self._end_a_snapshot()
+            self.disk.observer = observer
+
+    def _batch(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        model, records = self.before.told(gathered), []
+        for _ in range(self.luck.choice((1, 1, 2, 5, 20))):
+            record = self._record(model)
+            records.append(record)
+            model = model.told([record])
+        self.after = model
+        self.storage.append(records)
+        self._operations_until = self.luck.randint(0, 5)
+        self.storage.sync()
+        self._operations_until = None
+        self.before = self.after
+
+    def _gather(self) -> None:
+        model = self.after
+        for _ in range(self.luck.choice((1, 2, 5))):
+            record = self._record(model)
+            self._gathered.append(record)
+            model = model.told([record])
+        self._gathered.append(ChosenTo(self.luck.randint(max(model.floor, model.chosen), model.last)))
+        self.storage.append(self._gathered)
+
+    def _end_a_snapshot(self) -> None:
+        if self.before.last > self.before.floor:
+            last, contents = self.before.last, self._bytes()
+            slot = self.luck.choice((last, self.luck.randint(self.before.floor + 1, last)))
+            assert take_snapshot(self.storage, slot, contents).slot == slot
+            self.before, self.after = (model.snapshotted(slot, contents) for model in (self.before, self.after))

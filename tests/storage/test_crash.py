@@ -14,7 +14,7 @@ import pytest
 from replicas.paxos.types import Ballot, Promised
 from replicas.storage import Storage, StorageFailed
 from tests.sim.disk import PowerCut, SimulatedDisk
-from tests.storage.support import SEGMENT_BYTES, Run, View, accepted, formatted, open_storage, reopen, view_of
+from tests.storage.support import SEGMENT_BYTES, Beside, Run, View, accepted, formatted, open_storage, reopen, view_of
 
 WORLDS = 8
 """What luck may make of one crash, tried so many times at each moment."""
@@ -61,6 +61,27 @@ def test_every_moment_of_a_run(seed: int) -> None:
     run.go(40)
     crash_here()
     assert states > 800
+    assert run.before.last > 40
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_moment_of_a_run_with_other_threads(seed: int) -> None:
+    """A batch holds what was appended before its sync and nothing of what came while it was written; nor does a
+    snapshot that ends meanwhile take away what only the batch under way would hold.
+    """
+    disk = SimulatedDisk(random.Random(seed))
+    run = Beside(disk, random.Random(seed))
+
+    def crash_here() -> None:
+        for world_seed in range(2):
+            world = disk.clone(random.Random(seed * 1_000_003 + disk.operations * 101 + world_seed))
+            world.crash()
+            check(world, run)
+        run.meanwhile()
+
+    disk.observer = crash_here
+    run.go(60)
+    assert run.met > 20
     assert run.before.last > 40
 
 
