@@ -287,6 +287,22 @@ def test_phase_1_starts_anew_when_catching_up_crosses_a_configuration() -> None:
     assert paxos.role is not Role.LEADER, "the promise of 2 is worth nothing in the new epoch"
 
 
+def test_a_promise_that_is_said_again_waits_for_the_disk_like_the_first() -> None:
+    """The second time it has nothing of its own to write, and what it says is on its way to the disk all the same."""
+    paxos = core()
+    paxos.step(2, Prepare(Ballot(5, 2), 1, transfer=False))
+    batch = paxos.take().batch
+    assert batch
+    for durable in (False, True):
+        if durable:
+            paxos.synced(batch)
+        paxos.step(2, Prepare(Ballot(5, 2), 1, transfer=False))
+        output = paxos.take()
+        assert not output.persist
+        assert bool(only(output.send_now, Promise)) == durable
+        assert bool(only(output.send_after_sync, Promise)) != durable
+
+
 def test_whoever_has_answered_in_part_is_asked_for_the_rest() -> None:
     """A lost question for the second page is asked again as that: the first one would be a page that was there."""
     paxos, prepare = candidate(Durable())

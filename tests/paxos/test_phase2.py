@@ -283,6 +283,7 @@ def test_a_follower_is_not_thought_to_have_what_went_to_another(monkeypatch: pyt
         bench.propose(1, value)
         bench.pump()
     bench.propose(1, b"c")
+    leader.confirm("so that each of them is told something")
     for target, message in leader.take().send_now:
         if isinstance(message, Accept):
             assert message.values == ((b"c",) if target != 2 else ()), f"to {target}"

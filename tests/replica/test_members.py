@@ -15,6 +15,7 @@ from replicas.machine.roster import NEWCOMERS_MAX, Roster
 from replicas.paxos import log
 from replicas.paxos.messages import Chosen
 from replicas.paxos.types import Configuration, Member, Role
+from replicas.replica import changing
 from replicas.replica.acquaintance import LATER, REMOVED
 from replicas.replica.admission import Admission
 from replicas.replica.changing import ABSENT_MS, NEAR_ENTRIES, PARTNER_MS, Pupil
@@ -474,6 +475,7 @@ def test_a_newcomer_finds_a_group_of_which_nobody_is_left_whom_it_was_formed_wit
 ) -> None:
     """Wherever in the log its way is interrupted: those that it was told of are known there from the first slot on."""
     monkeypatch.setattr(log, "PAGE_ENTRIES", 1)
+    monkeypatch.setattr(changing, "NEAR_ENTRIES", 0)
     made, _ = group(1)
     two = made.join("r2", replaces="1")
     made.pass_ms(2 * PARTNER_MS)
