@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Words that nobody answers (Detach, Acknowledge): how long to keep them, and which answers are to be acknowledged.
 
-Such a word has arrived when a keepalive that was sent after it, on the same connection, is acknowledged.
+Such a word has arrived when a keepalive that was sent after it, on the same connection, is acknowledged. Arrived is not
+chosen: a replica that dies just then may take the word with it. That costs nobody what was promised: an attachment then
+lasts as long as its session, and an item counts as on its way until its lane is used again, so it would come once more
+if this client died before that.
 """
 
 from __future__ import annotations
