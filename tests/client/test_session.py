@@ -17,6 +17,7 @@ from dthreading.session import (
     READ,
     WAIT_CONDITION,
     ClientSession,
+    Deadline,
     Manner,
     PendingCall,
     State,
@@ -795,3 +796,15 @@ def test_the_end_of_an_undo_is_an_answer_that_somebody_has_to_read() -> None:
     assert script.session.in_flight() == 1
     script.hear(Reply(0, 2, Status.ERROR, ("runtime", "withdrawn", ())))
     assert script.session.in_flight() == 0
+
+
+def test_a_deadline_holds_for_all_sessions_that_its_call_is_asked_in() -> None:
+    """It counts from when the call was first heard to be parked: one that is asked again does not wait anew."""
+    deadline = Deadline(10.0, 2.0, 1000.0)
+    first, again = (PendingCall(target(), "acquire", (True, 1), ACQUIRE) for _ in range(2))
+    assert deadline.at(first) == 1012.0
+    first.heard(Reply(0, 1, int(Status.PARKED), None), 1001.0)
+    assert deadline.at(first) == 1011.0
+    assert deadline.at(again) == 1011.0
+    again.heard(Reply(0, 1, int(Status.PARKED), None), 1009.0)
+    assert deadline.at(again) == 1011.0

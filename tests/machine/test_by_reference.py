@@ -193,10 +193,47 @@ class Users(Chaos):
             self.seen["went through a snapshot"] += 1
 
 
+class Crowd(Users):
+    """All at one object, which soon ends with its users; what ends a queue or a barrier they do again and again, and a
+    replica that does not lead speaks for sessions and namespaces as a leader does.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        alone = [known for known in OBJECTS if known[0] != "Condition"]
+        self.objects = [alone[seed % len(alone)]]
+        self.lanes = self.random.choice((2, 4, 8))
+        self.lifetimes = self.random.choice(((2,), (1, 2), (0, 2)))
+
+    def _command(self) -> object:
+        command = super()._command()
+        if isinstance(command, commands.Expire | commands.Reset) and self.random.random() < 0.2:
+            return command._replace(replica=2)
+        return command
+
+    def operation(self, kind: str) -> str:
+        return self.random.choice(USUAL[kind]) if self.random.random() < 0.7 else Chaos.operation(self, kind)
+
+    def _arguments(self, session: int, meaning: object, operation: str) -> tuple[object, ...]:
+        arguments = super()._arguments(session, meaning, operation)
+        if operation == "put":
+            blocking, item, _, thread = arguments
+            return (blocking, item, self.random.randrange(2), thread)  # so that there are equals
+        return arguments
+
+
 @pytest.mark.parametrize("seed", range(LOGS))
 def test_the_machine_does_as_the_reference(seed: int) -> None:
     """Whatever the log."""
     users = Users(seed)
+    for _ in users.entries(LENGTH):
+        check(users.machine)
+
+
+@pytest.mark.parametrize("seed", range(LOGS))
+def test_the_machine_does_as_the_reference_in_a_crowd(seed: int) -> None:
+    """What it takes many of the same strange things for."""
+    users = Crowd(seed)
     for _ in users.entries(LENGTH):
         check(users.machine)
 

@@ -177,6 +177,17 @@ def test_what_comes_back_stands_where_it_stood(bench: Bench, ann: Client, bob: C
     assert drain(queue) == ("dcba" if kind == "LifoQueue" else "abcd")
 
 
+def test_what_was_handed_over_at_once_comes_back_before_its_equals(bench: Bench, ann: Client, bob: Client) -> None:
+    """Also what never stood in the queue, since its getter was there first, has its place among equal priorities."""
+    queue = queue_of(ann, kind="PriorityQueue")
+    getting = queue_of(bob, kind="PriorityQueue").parked("get", True)
+    for item in "cba":
+        queue.put(True, item.encode(), 1)
+    assert getting.outcome() == b"c"
+    bench.expire(bob)
+    assert drain(queue) == "cba"
+
+
 @pytest.mark.parametrize("how", ["reuse", "acknowledge", "task_done"])
 def test_an_acknowledged_answer_is_the_clients_own(bench: Bench, ann: Client, bob: Client, how: str) -> None:
     """By the lane's next call, by saying so, or by reporting the task done."""
@@ -267,6 +278,7 @@ def test_immediate_shutdown(bench: Bench, ann: Client, bob: Client) -> None:
     assert joining.outcome() is PARKED
     with pytest.raises(ShutDown):
         queue.get(True)
+    queue.shutdown(False)  # nor does that bring anything back
     bench.expire(bob)
     assert joining.outcome() is True
     assert queue.state() == (0, 0, 0, True)

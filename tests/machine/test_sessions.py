@@ -14,6 +14,7 @@ from dthreading.wire.limits import OBJECTS_LISTED_MAX, SESSION_TTL_MS_MAX, SESSI
 from dthreading.wire.messages import Answer, Ended, Reply, Status
 from replicas.machine import commands
 from replicas.machine.core import Machine
+from replicas.machine.sight import WAITERS_MAX
 from replicas.objects.limits import MACHINE_VERSION, Limits
 from replicas.paxos.values import Ballot, Configuration, Entry, EntryKind, encode_configuration
 from tests.machine.harness import PARKED, Bench, Client
@@ -72,6 +73,7 @@ def test_expiry_is_judged_from_the_log_alone(bench: Bench, ann: Client) -> None:
     known = bench.machine.sessions[ann.id]
     bench.leads(2, 3)
     bench.do(commands.Expire(ann.id, known.epoch, 1, 1))
+    bench.do(commands.Expire(ann.id, known.epoch, 2, 1))
     bench.do(wire.Resume(ann.id, ann.nonce))
     bench.do(commands.Expire(ann.id, known.epoch - 1, 2, 3))
     assert ann.id in bench.machine.sessions
@@ -296,7 +298,7 @@ def test_only_the_next_epoch_counts() -> None:
 
 
 def test_settings_that_make_no_sense_are_the_defaults() -> None:
-    for settings in (b"", b"\xc1", b"\x01", b"\x81\xa1x\x01", b"\x81\xacsessions_max\xff"):
+    for settings in (b"", b"\xc1", b"\x01", b"\x81\xa1x\x01", b"\x81\xacsessions_max\xff", b"\x81\xacsessions_max\xc3"):
         assert Limits.from_settings(settings) == Limits()
 
 
@@ -371,6 +373,17 @@ def test_what_people_ask(bench: Bench, ann: Client, bob: Client) -> None:
         assert pack(bench.machine.describe(question, ()))
     with pytest.raises(KeyError):
         bench.machine.describe("meaning of life")
+
+
+def test_so_many_waiters_are_listed_and_all_are_counted(bench: Bench, ann: Client, bob: Client) -> None:
+    """Or nobody would see how long a line has become."""
+    ann.attach("Lock", "orders").acquire(True, 7)
+    waiting = bob.attach("Lock", "orders")
+    for thread in range(WAITERS_MAX + 1):
+        waiting.parked("acquire", True, thread)
+    (told,) = bench.machine.describe("locks")
+    assert [waiter["thread"] for waiter in told["waiters"]] == [*range(WAITERS_MAX)]
+    assert told["waiting"] == bench.machine.describe("status")["waiting"] == WAITERS_MAX + 1
 
 
 def test_labels_of_old_that_are_too_long_are_shown_in_part(bench: Bench) -> None:
