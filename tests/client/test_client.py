@@ -23,6 +23,7 @@ from dthreading.errors import (
     GroupUnreachable,
     LockLost,
     NotAuthenticated,
+    ObjectGone,
     OutcomeUnknown,
     WrongGroup,
 )
@@ -102,6 +103,17 @@ def test_what_the_replica_refuses_is_raised(client: Client) -> None:
     with pytest.raises(RuntimeError, match="release unlocked lock"):
         client.call(target(), "release", (None,), RELEASE)
     assert client.call(target(), "acquire", (True, 1), ACQUIRE).value == 1, "and costs nothing"
+
+
+def test_what_became_of_a_deleted_object_costs_no_lane(fake: Fake, client: Client) -> None:
+    """However it is told: a program may ask for it again and again."""
+    lock = target()
+    client.call(lock, "echo", (), READ)
+    fake.order(fake.state.sessions[client.session].handles.clear)
+    for _ in range(3):
+        with pytest.raises(ObjectGone, match="orders"):
+            client.call(lock, "echo", (), READ)
+    assert not client._service.session.lent()
 
 
 def test_arguments_that_cannot_travel_are_the_callers_error(client: Client) -> None:

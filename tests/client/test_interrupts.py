@@ -42,6 +42,15 @@ UNBROKEN = "free.append(lane)"
 """Between it and the line before it no signal is looked at, only a tracer comes in."""
 
 
+LINES_WITH_A_LANE_IN_HAND = 8
+"""From the one that borrows it to the one that publishes it: there, too."""
+
+
+@pytest.fixture
+def lanes_lost() -> int:
+    return LINES_WITH_A_LANE_IN_HAND
+
+
 def target() -> Target:
     return Target("test", "orders", "Lock", (), Lifetime.NAMED)
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from dthreading.errors import ProtocolError
@@ -545,6 +547,38 @@ def test_a_roster_gives_no_id_twice_and_survives_a_snapshot() -> None:
     assert len(roster.newcomers) == NEWCOMERS_MAX
     assert roster.top == 5 + NEWCOMERS_MAX
     assert Roster().find(b"nobody") == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_id_is_given_twice_whatever_becomes_of_its_owner(seed: int) -> None:
+    """An id that somebody has left would let two replicas vote as one."""
+    chance = random.Random(seed)
+    roster = Roster(Configuration("c", 1, (Member(1, "a", b"1"), Member(2, "b", b"2")), b""))
+    owners: dict[int, bytes] = {}
+    for step in range(300):
+        match chance.randrange(6):
+            case 0:
+                roster.dismiss(chance.randrange(1, roster.top + 2))
+            case 1:
+                promoted = [Member(*newcomer[:3]) for newcomer in roster.newcomers.values() if chance.random() < 0.3]
+                stay = [member for member in roster.members.values() if chance.random() < 0.9]
+                members = (*(stay or roster.members.values()), *promoted)[-7:]
+                roster.configure(Configuration("c", step + 2, tuple(members), b""))
+            case 2:
+                copy = Roster()
+                copy.load(*roster.dump())
+                roster = copy
+            case _:
+                directory = chance.randrange(60)
+                replaces = chance.choice([0, *roster.members])
+                roster.admit(Admit(f"{directory % 10}", b"%d" % directory, replaces, chance.random() < 0.5))
+        known = {one.id: one.incarnation for one in (*roster.members.values(), *roster.newcomers.values())}
+        for replica, directory in known.items():
+            assert owners.setdefault(replica, directory) == directory
+            assert roster.find(directory) == replica
+        left = {replica for replica in range(roster.top + 9) if roster.has_left(replica)}
+        assert left == owners.keys() - known.keys()
+    assert len(owners) > 30
 
 
 def test_an_admission_is_told_from_a_formation() -> None:
