@@ -8,6 +8,7 @@ others only when its attachment is on the way. No thread is started here: a trac
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ from dthreading.wire.framing import FrameDecoder
 from dthreading.wire.messages import Attach, Call, Lifetime, Opened, Reply, Resumed, Status
 from tests.tracing import calling_at
 
-FILES = {ClientSession.begin.__code__.co_filename, Lanes.borrow.__code__.co_filename}
+FILES = {sys.modules[one.__module__].__file__ for one in (ClientSession, Lanes)}
 LINES_MAX = 200
 """More than anything here runs."""
 

@@ -16,7 +16,7 @@ from typing import Final
 from tests.mutants.catalogue import ROOT, Bug, module_of
 
 PLANTED: Final = " with the bug "
-"""In the file names of changed modules, for tracebacks."""
+"""In the file names of changed modules, for tracebacks; before it stands the file that was changed."""
 
 
 class Planter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -31,7 +31,7 @@ class Planter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module = module_of(file)
             assert module not in sys.modules, f"{module} is imported already, without its bug"
             self._files[module] = str(ROOT / file)
-            self._code[module] = compile(source, f"{file}{PLANTED}{bug.name}", "exec")
+            self._code[module] = compile(source, f"{ROOT / file}{PLANTED}{bug.name}", "exec")
             self.unplanted.add(module)
 
     def find_spec(
