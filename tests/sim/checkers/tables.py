@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the tables of one replica agree with each other: clients and their connections, sessions and their leases.
+"""Whether the tables of one replica agree with each other: clients and their connections, sessions and their leases,
+and whom it takes itself and the others to be.
 
 As in `tests/sim/soundness.py`, they are looked at between any two turns.
 """
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dthreading.wire.messages import Ended
+from replicas.paxos.types import Role
 
 if TYPE_CHECKING:
     from replicas.replica.core import Replica
@@ -27,9 +29,16 @@ class Tables:
         """Session -> connection, as it was one turn ago."""
         self._doomed: dict[int, int] = {}
         """Session -> its epoch when an Expire was proposed for it."""
+        self._met: set[int] = set()
+        """Whom it was told of while it learns."""
+        self._links: frozenset[int] | None = None
 
-    def are_sound(self, to_clients: list[tuple[int, Any]], connections: Mapping[int, object]) -> None:
-        """Between two turns, of which the latter says that to clients, and leaves these connections."""
+    def are_sound(
+        self, to_clients: list[tuple[int, Any]], connections: Mapping[int, object], links: dict[int, str] | None = None
+    ) -> None:
+        """Between two turns, of which the latter says that to clients, leaves these connections, and may wish for other
+        links.
+        """
         core, hosting = self._core, self._core._hosting
         sessions = core.machine.sessions
         assert hosting._links.keys() <= connections.keys(), f"{hosting._links.keys() - connections.keys()} are gone"
@@ -44,6 +53,9 @@ class Tables:
             if link.session is not None and link.session in sessions:
                 assert link.session in hosting._connection_of_session, f"nobody speaks to session {link.session}"
         self._the_ended_are_told(to_clients)
+        if links is not None:
+            self._links = frozenset(links)
+        self._knows_who_is_who()
         self._bound = dict(hosting._connection_of_session)
         if core._tenure is None or not core.paxos.leads:  # (it has just handed over, and notices in its next turn)
             self._doomed.clear()
@@ -57,6 +69,21 @@ class Tables:
             if session not in core.machine.sessions and connection in core._hosting._links:
                 told = any(type(said) is Ended and said.session == session for _, said in to_clients)
                 assert told, f"session {session} has ended, and its client at {connection} is not told"
+
+    def _knows_who_is_who(self) -> None:
+        core, paxos, roster = self._core, self._core.paxos, self._core.machine.roster
+        learns = paxos.role is Role.LEARNER
+        if core._epoch == paxos.configuration.epoch:  # (else it notices in its next turn)
+            assert core._learns == learns, f"to its clients it is a {'member' if learns else 'newcomer'}"
+        self._met = self._met | core.acquaintance._met.keys() if learns else set()
+        if not core._members.due and not core._postponed:
+            own = paxos.replica
+            others = self._met | roster.members.keys()
+            forgotten = {replica for replica in others if not roster.has_left(replica)} - {own, *paxos.guides}
+            assert not (forgotten and learns), f"it never asks {forgotten}, of whom it knows"
+            others = roster.members.keys() | roster.newcomers.keys() | core.acquaintance._met.keys()
+            unlinked = others - {own} - (others if self._links is None else self._links)
+            assert not unlinked, f"it has no link with {unlinked}, of whom it knows"
 
     def _tenure_is_sound(self, tenure: Tenure) -> None:
         core, machine = self._core, self._core.machine

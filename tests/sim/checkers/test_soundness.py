@@ -66,6 +66,7 @@ LIES: dict[str, Callable[[Replica, int], object]] = {
     "lives for ever": lambda core, session: core._tenure._sessions.drop(session),  # type: ignore[union-attr]
     "of a lease of": lambda core, _: core._tenure._sessions.slept(60_000),  # type: ignore[union-attr]
     "is opened for connection": lambda core, _: core._hosting._connection_of_nonce.update({b"n": 77}),
+    "to its clients it is a newcomer": lambda core, _: setattr(core, "_learns", True),
     "it serves under another ballot": lambda core, _: setattr(core.machine, "ballot_in_force", (0, 0)),
 }
 
@@ -111,6 +112,24 @@ def test_a_client_that_is_not_told_of_its_sessions_end_is_found() -> None:
     with pytest.raises(AssertionError, match="is not told"):
         tables.are_sound([], {5: None, 6: None})
     tables.are_sound([(5, wire.Ended(session))], {5: None, 6: None})
+
+
+def test_a_learner_that_has_forgotten_whom_it_was_told_of_is_found() -> None:
+    """It asks nobody who is left then, or has no link with them."""
+    group = Group(1)
+    group.leader()
+    core = group.replicas[group.join("r2")]
+    group.take(2)
+    tables = Tables(core)
+    tables.are_sound([], {}, core.acquaintance.links(core.machine))
+    core.acquaintance.met(3, "r3", core.machine)
+    core.acquaintance._seen = core.machine.roster.changes
+    with pytest.raises(AssertionError, match=r"it never asks \{3\}"):
+        tables.are_sound([], {})
+    core.paxos.guides += (3,)
+    with pytest.raises(AssertionError, match=r"it has no link with \{3\}"):
+        tables.are_sound([], {})
+    tables.are_sound([], {}, core.acquaintance.links(core.machine))
 
 
 # --- rounds and streams

@@ -82,7 +82,7 @@ class WatchedProgram(GroupProgram):
             self._watch.kept[self.replica].covers(self._storage.snapshot.slot)
 
     def handle(self, output: Any) -> None:
-        to_clients, send_now = output.to_clients, [*output.send_now]
+        to_clients, send_now, links = output.to_clients, [*output.send_now], output.links
         super().handle(output)
         core = self.core
         if isinstance(core, Replica):
@@ -90,7 +90,7 @@ class WatchedProgram(GroupProgram):
             assert self._rounds is not None
             kept = self._watch.kept[self.replica]
             consensus_is_sound(core.paxos, kept.synced_entries, kept.promised)
-            self._tables.are_sound(to_clients, self._connections)
+            self._tables.are_sound(to_clients, self._connections, links)
             self._rounds.says(to_clients, send_now)
 
     def sent(self, message: Any) -> None:
