@@ -40,6 +40,7 @@ from dthreading.session import (
     WAIT_BARRIER,
     WAIT_CONDITION,
     Answer,
+    PendingCall,
     Target,
 )
 from dthreading.session import State as SessionState
@@ -268,10 +269,14 @@ def test_put_waits_for_the_log_whatever_the_clock_says(fake: Fake, make_client: 
         return not said(fake, Resume)
 
     fake.on_call = swallow
+    fake._withdraw = lambda peer, withdraw: None  # type: ignore[method-assign]
     put = Caller(client, jobs, "put", (1,), PUT, 0.01)
     assert swallowed.wait(10)
     until(lambda: said(fake, Withdraw))
-    assert put.is_alive() or put.result().value is False
+    fake.cut()
+    assert put.result().value is None, "said again, and done"
+    assert [*fake.state.things["jobs"].items] == [1]
+    assert not any(withdraw.undo for withdraw in said(fake, Withdraw))
 
 
 def test_a_timed_put_to_a_group_that_was_never_there_is_full(make_client: MakeClient) -> None:
@@ -497,6 +502,35 @@ def test_a_timed_get_whose_time_is_up_is_not_asked_again(fake: Fake, make_client
     until(lambda: said(fake, Withdraw))
     lose(fake, client)
     assert isinstance(getting.result(), queue.Empty)
+
+
+def test_a_lane_that_was_given_back_too_soon_is_not_lent_to_the_callers_next_call(
+    fake: Fake, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted between the answer and the return: a new call there would acknowledge a grant that nobody has."""
+    lock = target()
+    client.call(lock, "echo", (), READ)
+    session, service = client._service.session, client._service
+    assert session is not None
+    wake = threading.Lock()
+    wake.acquire()
+    granted = PendingCall(lock, "acquire", (True, 1), ACQUIRE, wake=wake)
+    assert session.begin(granted)
+    service.wake()
+    assert wake.acquire(timeout=20)
+    lane = granted.lane
+    session.finish(granted)
+    later: list[Any] = []
+    with monkeypatch.context() as held_up:
+        held_up.setattr(service, "_ask", lambda *asked: later.append(asked))
+        service.abandon(granted)
+        following = PendingCall(lock, "echo", (), READ, wake=threading.Lock())
+        assert session.begin(following)
+        assert following.lane is not lane
+    for asked in later:
+        service._ask(*asked)
+    until(lambda: following.settled and fake.state.things["orders"].holder is None)
+    session.finish(following)
 
 
 # --- calls inside calls ---

@@ -495,6 +495,16 @@ def test_a_standard_condition_works_over_our_rlock(background, until_waiting):
     assert not lock.locked()
 
 
+def test_a_childs_child_leaves_the_hold_to_the_first_of_them(lock):
+    """It comes to the end of the `with` around both forks, as the child does."""
+    lock.acquire()
+    for _ in range(3):
+        lock._proxy_holds.leave_to_parent()
+        with pytest.raises(LockLost, match="forked"):
+            lock.__exit__(None, None, None)
+    assert lock.locked()
+
+
 def test_at_fork_reinit_frees_what_this_thread_holds(lock):
     """In a child nothing is held; called anywhere else it must still leave a usable lock."""
     lock.acquire()

@@ -428,6 +428,20 @@ def test_a_put_inside_a_put_comes_after_it(monkeypatch):
     assert [q.get() for _ in range(3)] == [1, 2, 3]
 
 
+def test_an_outer_put_that_cannot_be_sent_leaves_the_nested_ones_nothing_to_wait_for():
+    """They have returned to their callers; the next put may never come."""
+    q = queue.SimpleQueue()
+
+    class Unsendable:
+        def __reduce__(self):
+            q.put("from inside")
+            raise TypeError("no")
+
+    with pytest.raises(TypeError, match="cannot be put"):
+        q.put(Unsendable())
+    assert q.get(timeout=0) == "from inside"
+
+
 def test_a_nested_put_that_cannot_be_sent_is_logged_and_the_outer_one_goes_on(monkeypatch, caplog):
     """Its caller has returned, and the outer caller has no part in it."""
     q = queue.SimpleQueue()
@@ -479,11 +493,15 @@ def test_a_queue_that_a_finalizer_brought_back_to_life(group):
         def __del__(self):
             saved.append(self.q)
 
-    Saver(queue.SimpleQueue())
+    q = queue.SimpleQueue()
+    q.put("from before")
+    Saver(q)
+    del q
     gc.collect()
+    dthreading.Lock(name="x").locked()  # what was let go of would be detached by now
     for item in range(3):
         saved[0].put(item)
-    assert saved[0].qsize() == 3
+    assert [saved[0].get() for _ in range(4)] == ["from before", 0, 1, 2]
 
 
 def test_simple_queue_has_no_tasks():
