@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable
 from threading import BrokenBarrierError
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from client_fake import Fake, Leader, MoveOn, State
 
 from dthreading import config
 from dthreading.client import Client
+from dthreading.config import Settings
+from dthreading.dialing import Dialer
 from dthreading.errors import (
     GroupUnreachable,
     LockLost,
@@ -28,6 +31,7 @@ from dthreading.errors import (
     WrongGroup,
 )
 from dthreading.link import Link
+from dthreading.service import Service
 from dthreading.session import (
     ACQUIRE,
     CHANGE,
@@ -531,6 +535,35 @@ def test_a_lane_that_was_given_back_too_soon_is_not_lent_to_the_callers_next_cal
         service._ask(*asked)
     until(lambda: following.settled and fake.state.things["orders"].holder is None)
     session.finish(following)
+
+
+def test_a_session_that_comes_in_jeopardy_is_given_time_for_a_keepalive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its whole attempt may have gone by until it was taken up: dropped at once, it would never be safe again."""
+    dialer = Dialer(Settings(servers=("127.0.0.1:1",), namespace="test", lease=6.0), lambda: None)
+    monkeypatch.setattr(dialer, "_dial", lambda *_: None)
+    session: Any = SimpleNamespace(ready=True, over=False, state=SessionState.JEOPARDY, disconnected=lambda: None)
+    link: Any = SimpleNamespace(
+        name="one", peer="one", broken=None, welcome=None, unsent=b"", read=lambda **_: [], close=lambda: True
+    )
+    dialer._dialing, dialer._give_up_at = link, 100.0
+    dialer._take_in(link, session, lambda: 99.9, receive=True)
+    for now, used in ((100.5, link), (101.0, None)):
+        dialer.tend(session, now)
+        assert dialer.link is used
+
+
+def test_who_waits_in_a_forked_child_is_told_that_the_answer_is_the_parents() -> None:
+    """The fork was made in a handler inside its wait: it sleeps at its lock, which nobody else would open."""
+    service = Service(Settings(servers=("127.0.0.1:1",), namespace="test"), "a test", time.monotonic, threaded=False)
+    asleep, awake = (PendingCall(target(), "acquire", (True, 1), ACQUIRE, wake=threading.Lock()) for _ in range(2))
+    asleep.wake.acquire()
+    service.session = SimpleNamespace(pending=[asleep, awake])  # type: ignore[assignment]
+    why = OutcomeUnknown("asked before a fork")
+    service.after_fork(why)
+    for call in (asleep, awake):
+        assert call.error is why
+        assert call.settled
+        assert not call.wake.locked()
 
 
 # --- calls inside calls ---

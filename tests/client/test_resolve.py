@@ -93,6 +93,23 @@ def test_the_finder_looks_names_up_elsewhere_and_anew_each_time(
     assert set(asked) == {"dthreading-resolver"}
 
 
+def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch, secret_file: Path) -> None:
+    """The first may be a machine that is down, and the name server gives it first each time."""
+    woken = threading.Semaphore(0)
+    found = [Endpoint(f"192.0.2.{n}:7", socket.AF_INET, (f"192.0.2.{n}", 7)) for n in (1, 2, 3)]
+    monkeypatch.setattr(resolve, "endpoints", lambda _: found)
+    settings = Settings(servers=("replica.example.org:7",), namespace="", secret=secret_file)
+    finder = Finder(settings, lambda: 0.0, woken.release)
+    assert finder.next(0.0) is None
+    assert woken.acquire(timeout=10)
+    tried = []
+    for _ in found:
+        endpoint, _ = finder.next(0.0) or pytest.fail("it is not known where to")
+        tried.append(endpoint)
+        finder.failed(0.0)
+    assert tried == found
+
+
 def test_a_name_that_means_nothing_is_said(monkeypatch: pytest.MonkeyPatch, secret_file: Path) -> None:
     woken = threading.Semaphore(0)
 
