@@ -27,6 +27,7 @@ SIMULATIONS: Final = {
     "paxos": ("consensus", "group"),
     "storage": ("storage", "group"),
     "strangers_paxos": ("consensus", "group"),
+    "strangers_members": ("members",),
 }
 """Which simulations look for the bugs of an area, the cheap one first. Where nothing is said it is whole groups alone,
 but for bugs of consensus."""
