@@ -376,7 +376,7 @@ def test_a_leader_cut_off_from_its_quorum_answers_no_read() -> None:
 
 
 @pytest.mark.parametrize("successor", ["known at once", "unknown"])
-@pytest.mark.parametrize("when", ["asked", "confirmed in that very turn", "confirmed, and what it waits for is not"])
+@pytest.mark.parametrize("when", ["asked", "confirmed in that very turn", "confirmed too early"])
 def test_no_end_of_a_tenure_loses_a_read(when: str, successor: str) -> None:
     """It goes through the log then. Its client has heard nothing of the leader's end and says it to nobody else."""
     group = Group()
@@ -395,7 +395,7 @@ def test_no_end_of_a_tenure_loses_a_read(when: str, successor: str) -> None:
     if when != "asked":
         for source, answer in answers:
             replica.peer_said(source, answer._replace(upto=replica.paxos.chosen))  # their disks are not as fast
-    if when == "confirmed, and what it waits for is not":
+    if when == "confirmed too early":
         group.take(leader)
         assert replica._tenure is not None
         assert replica._tenure._waiting
