@@ -104,15 +104,20 @@ def test_an_interrupt_at_any_line_of_an_acquire_leaves_no_ghost(
     assert answers[0].value
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["the first call", "a later call"])
 def test_an_interrupt_at_any_line_of_a_condition_wait_keeps_the_lock_known(
-    fake: Fake, make_client: Callable[..., Client]
+    fake: Fake, make_client: Callable[..., Client], first: bool
 ) -> None:
     """Whatever line it hits: either the wait was never asked, or its verdict was waited for and handed over."""
     client, lock = make_client(fake), target()
-    client.call(lock, "echo", (), TRY_ACQUIRE)
+    if not first:
+        client.call(lock, "echo", (), TRY_ACQUIRE)
     step = 0
     while True:
         step += 1
+        if first:
+            client.close()
+            client, lock = make_client(fake), target()
         kept: list[Answer] = []
         applied = len(fake.state.applied)
         place = interrupted_at(

@@ -717,6 +717,17 @@ def test_a_reconnect_alone_extends_nothing() -> None:
 # --- the end ---
 
 
+@pytest.mark.parametrize("end", ["close", "close_at_end"])
+def test_the_last_item_is_acknowledged_before_the_end(end: str) -> None:
+    """No keepalive comes any more: else it would go back to its queue, though it was used."""
+    script = opened()
+    script.session.finish(settled(script, target("jobs"), 0, 1, GET))
+    script.said()
+    getattr(script.session, end)()
+    last = Close(7) if end == "close" else CloseAtEnd(7)
+    assert script.said() == [Acknowledge(7, ((0, 1),)), last]
+
+
 def test_closing_says_so_and_loses_what_waits() -> None:
     script = opened()
     call = script.call(target(), manner=CHANGE)

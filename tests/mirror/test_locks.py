@@ -495,6 +495,15 @@ def test_a_standard_condition_works_over_our_rlock(background, until_waiting):
     assert not lock.locked()
 
 
+def test_a_release_by_another_thread_means_the_latest_hold(group, lock, background):
+    """Not one that was lost and is on record still: that thread will never come to release it."""
+    background(lock.acquire).result()
+    group.lose(group.own)
+    background(lock.acquire).result()
+    lock.release()
+    assert not lock.locked()
+
+
 def test_a_childs_child_leaves_the_hold_to_the_first_of_them(lock):
     """It comes to the end of the `with` around both forks, as the child does."""
     lock.acquire()
