@@ -263,6 +263,15 @@ def test_a_wait_that_gave_up_leaves_no_ghost_when_the_lock_comes_free(fake: Fake
     assert fence >= 2
 
 
+def test_a_timed_acquire_that_could_not_be_sent_is_never_sent(make_client: MakeClient) -> None:
+    """Or it would be granted once the group is back, and its caller has long gone on without the lock."""
+    client = make_client("127.0.0.1:1")
+    assert client.call(target(), "acquire", (True, 1), ACQUIRE, 0.01).value is False
+    session = client._service.session
+    assert session is not None
+    assert not session.pending
+
+
 def test_put_waits_for_the_log_whatever_the_clock_says(fake: Fake, make_client: MakeClient) -> None:
     """Nobody may say "Full" of an item that may be in the queue."""
     client = make_client(fake, patience=0.01)

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -555,3 +556,17 @@ def called_at(step: int, inner: Callable[[], Any], file: str, client: Client, lo
     with calling_at(step, act, {file}):
         assert client.call(lock, "echo", (1,), READ).value == (1,)
     return place
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 2])
+def test_a_reader_that_never_comes_back_ends_its_connection(monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
+    """Whoever waits for its answers, too, would wait for ever; one that takes its turns is left alone."""
+    monkeypatch.setattr(reading, "LINGER_S", 0.05)
+    monkeypatch.setattr(reading, "STUCK_S", 1.0)
+    keeper, session = reading.Keeper(), SimpleNamespace(in_flight=lambda: waiting)
+    role = SimpleNamespace(ours=False, turns=1, take=lambda: False)
+    link: Any = SimpleNamespace(role=role, broken=None)
+    for looks in range(40):
+        role.turns += looks < 20
+        assert not keeper.reads(link, session, 100.0 + looks / 20)  # type: ignore[arg-type]
+        assert (link.broken is not None) == (looks >= 39)
