@@ -9,8 +9,9 @@ from dthreading.wire import messages as wire
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
 from replicas.paxos.log import link
-from replicas.paxos.messages import Accept, Refuse
+from replicas.paxos.messages import Accept, Chosen, Refuse
 from replicas.paxos.types import Ballot, Configuration, Durable, Entry, EntryKind, Member, Timing
+from replicas.replica.acquaintance import LATER, REMOVED
 from replicas.replica.admission import Admission
 from replicas.replica.changing import PARTNER_MS, SILENT_MS
 from replicas.replica.core import Replica
@@ -116,6 +117,41 @@ def test_each_leap_shows_who_has_come_meanwhile() -> None:
         leap(group, behind, state_of(group, leader))
         links = next(output.links for output in reversed(group.outputs[behind]) if output.links is not None)
         assert links.get(number) == f"r{number}"
+
+
+def test_a_leap_to_the_very_entry_that_takes_one_out_does_not_show_that_the_change_is_over() -> None:
+    """Only an entry beyond it does: the one that is to go may still have what the others lack."""
+    group = Group()
+    leader, behind = follower_of(group)
+    out = next(number for number in group.replicas if number not in (leader, behind))
+    group.pass_ms(1500)
+    paxos = group.replicas[leader].paxos
+    genesis = paxos.configuration
+    group.until_done(leader, "remove", str(out))
+    group.pass_ms(500)
+    slot = next(entry.slot for entry in paxos._log.span(1, paxos.chosen) if entry.kind == EntryKind.CONFIGURATION)
+    state = Machine(genesis)
+    for entry in paxos._log.span(1, slot):
+        state.apply(entry)
+    core = Replica(
+        paxos=Paxos(
+            replica=behind, configuration=genesis, durable=Durable(), timing=Timing(), luck=lambda: 0.5, now_ms=0
+        ),
+        machine=Machine(genesis),
+        namespace_term_ms=5_000,
+        now_ms=0,
+    )
+    core.snapshot_installed(slot, paxos.configuration, paxos.chain_at(slot), paxos.promised, state)
+    assert core.status()["snapshot"] == slot
+    page = paxos._log.span(slot + 1, paxos.chosen)
+    assert page
+    for code in (LATER, REMOVED):
+        objection = core.acquaintance.objection(out, b"%d" % out, core.machine)
+        assert objection is not None
+        assert objection.code == code
+        kinds, values = bytes([entry.kind for entry in page]), tuple(entry.value for entry in page)
+        core.peer_said(leader, Chosen(slot + 1, kinds, values, paxos.chosen, paxos.promised))
+        core.synced(core.take().batch)
 
 
 def test_a_client_that_says_goodbye_to_a_follower_is_gone_at_once() -> None:

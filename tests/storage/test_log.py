@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 
@@ -209,6 +210,46 @@ def test_the_next_segment_is_due_once_half_of_the_last_is_used() -> None:
             prepared += 1
             assert not storage.segment_due
     assert prepared == 3
+
+
+@pytest.mark.parametrize("first", ["prepare", "sync"])
+def test_a_segment_is_made_by_one_thread_at_a_time(first: str) -> None:
+    """Whoever comes in the middle of a slice waits for its end: a sync that needs the segment now, or who makes it
+    ahead. (The short wait here only lets a thread come to grief that does not wait.)
+    """
+    moments = 0
+    for moment in itertools.count():
+        disk = SimulatedDisk(random.Random(moment))
+        storage = formatted(disk)
+        for slot in (1, 2):
+            storage.append([accepted(slot, b"x" * 3_600)])
+            if slot == 1:
+                storage.sync()
+        storage.append([accepted(3, b"y" * 3_600)])  # it needs the next segment
+        calls = [storage.prepare, storage.sync]
+        beside = threading.Thread(target=calls[first == "prepare"])
+        left = moment
+
+        def strike(disk: SimulatedDisk = disk, beside: threading.Thread = beside) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                disk.observer = None
+                beside.start()
+                beside.join(0.05)
+
+        disk.observer = strike
+        calls[first == "sync"]()
+        disk.observer = None
+        if left >= 0:
+            break
+        beside.join()
+        storage.sync()
+        storage.append([accepted(4)])
+        storage.sync()
+        assert [told.slot for told in view_of(reopen(disk)).entries] == [1, 2, 3, 4]
+        moments += 1
+    assert moments >= 4
 
 
 def test_making_a_segment_is_sliced() -> None:
