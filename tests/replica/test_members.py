@@ -497,6 +497,27 @@ def test_a_newcomer_finds_a_group_of_which_nobody_is_left_whom_it_was_formed_wit
     assert newcomer.paxos.configuration.ids == (two, three)
 
 
+def test_a_newcomer_finds_a_group_of_which_nobody_is_left_but_a_former_newcomer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was away since the other one was still as new as itself: what it knows of members is all past."""
+    monkeypatch.setattr(changing, "NEAR_ENTRIES", 0)
+    made, _ = group(1)
+    two, three = made.join("r2", replaces="1"), made.join("r3")
+    newcomer = made.replicas[three]
+    while two not in newcomer.machine.roster.newcomers:
+        assert made.members(1) == (1,)
+        made.pass_ms(1, step_ms=1)
+    made.cut = {(1, three), (three, 1), (two, three), (three, two)}
+    made.pass_ms(2 * PARTNER_MS)
+    assert made.members(two) == (two,)
+    assert newcomer.paxos.configuration.ids == (1,)
+    del made.replicas[1]
+    made.cut.clear()
+    made.pass_ms(2 * PARTNER_MS)
+    assert made.members(two) == made.members(three) == (two, three)
+
+
 def test_a_removed_replica_is_told_so_only_when_the_change_is_over() -> None:
     """Until a majority of the new members has all that was decided, they may have it from the removed one alone."""
     made, _ = group(1)
