@@ -78,8 +78,10 @@ class Acquaintance:
         self._seen = machine.roster.changes
         for replica in [replica for replica in self._met if self._is_past(replica, machine)]:
             del self._met[replica]
-        own = self._paxos.replica
-        self._paxos.guides = tuple(replica for replica in (*self._met, *machine.roster.members) if replica != own)
+        own, roster = self._paxos.replica, machine.roster
+        # Newcomers last: one that was as new as this replica when it went away may be all that is left of the group.
+        known = (*self._met, *roster.members, *roster.newcomers)
+        self._paxos.guides = tuple(replica for replica in known if replica != own)
         return True
 
     def links(self, machine: Machine) -> dict[int, str]:

@@ -78,7 +78,7 @@ class Tables:
         self._met = self._met | core.acquaintance._met.keys() if learns else set()
         if not core._members.due and not core._postponed:
             own = paxos.replica
-            others = self._met | roster.members.keys()
+            others = self._met | roster.members.keys() | roster.newcomers.keys()
             forgotten = {replica for replica in others if not roster.has_left(replica)} - {own, *paxos.guides}
             assert not (forgotten and learns), f"it never asks {forgotten}, of whom it knows"
             others = roster.members.keys() | roster.newcomers.keys() | core.acquaintance._met.keys()
