@@ -14,7 +14,7 @@ from replicas.machine.core import Machine
 from replicas.paxos.types import Member
 from replicas.replica import changing
 from replicas.replica.core import Replica
-from tests.sim.checkers.members import NEAR_ENTRIES, MembersWatch
+from tests.sim.checkers.members import MEMBERS_MAX, NEAR_ENTRIES, MembersWatch
 from tests.sim.disk import SimulatedDisk
 from tests.sim.mishaps.common import leads
 from tests.sim.moving import Join, MovingProgram, Neighbourhood
@@ -267,8 +267,12 @@ class MovingWorld(World):
         )
 
     def _is_coming(self, newcomer: int) -> bool:
+        """It will be a member soon. One whose place somebody else has taken is not, where no more may vote: an operator
+        who looks sees that it waits, and for what.
+        """
         host = self.host_of(newcomer)
-        return host is not None and host.alive
+        has_place = len(self.members) < MEMBERS_MAX or self.watch.members.newcomers[newcomer].replaces in self.members
+        return host is not None and host.alive and has_place
 
     def _lingers(self, program: MovingProgram) -> bool:
         """A removed replica that somebody could tell, and that serves on."""
