@@ -17,7 +17,6 @@ from dthreading.session import (
     READ,
     WAIT_CONDITION,
     ClientSession,
-    Deadline,
     Manner,
     PendingCall,
     State,
@@ -717,24 +716,14 @@ def test_a_reconnect_alone_extends_nothing() -> None:
 # --- the end ---
 
 
-@pytest.mark.parametrize("end", ["close", "close_at_end"])
-def test_the_last_item_is_acknowledged_before_the_end(end: str) -> None:
-    """No keepalive comes any more: else it would go back to its queue, though it was used."""
-    script = opened()
-    script.session.finish(settled(script, target("jobs"), 0, 1, GET))
-    script.said()
-    getattr(script.session, end)()
-    last = Close(7) if end == "close" else CloseAtEnd(7)
-    assert script.said() == [Acknowledge(7, ((0, 1),)), last]
-
-
 def test_closing_says_so_and_loses_what_waits() -> None:
     script = opened()
     call = script.call(target(), manner=CHANGE)
+    script.session.finish(settled(script, target("jobs"), 1, 1, GET))
     script.said()
     script.session.close_at_end()
     script.session.close()
-    assert script.said() == [CloseAtEnd(7), Close(7)]
+    assert script.said() == [Acknowledge(7, ((1, 1),)), CloseAtEnd(7), Close(7)], "the last item was used"
     assert call.lost
     assert script.session.state is State.CLOSED
     assert script.session.next_at(script.now) == float("inf")
@@ -807,15 +796,3 @@ def test_the_end_of_an_undo_is_an_answer_that_somebody_has_to_read() -> None:
     assert script.session.in_flight() == 1
     script.hear(Reply(0, 2, Status.ERROR, ("runtime", "withdrawn", ())))
     assert script.session.in_flight() == 0
-
-
-def test_a_deadline_holds_for_all_sessions_that_its_call_is_asked_in() -> None:
-    """It counts from when the call was first heard to be parked: one that is asked again does not wait anew."""
-    deadline = Deadline(10.0, 2.0, 1000.0)
-    first, again = (PendingCall(target(), "acquire", (True, 1), ACQUIRE) for _ in range(2))
-    assert deadline.at(first) == 1012.0
-    first.heard(Reply(0, 1, int(Status.PARKED), None), 1001.0)
-    assert deadline.at(first) == 1011.0
-    assert deadline.at(again) == 1011.0
-    again.heard(Reply(0, 1, int(Status.PARKED), None), 1009.0)
-    assert deadline.at(again) == 1011.0
