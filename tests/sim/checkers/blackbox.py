@@ -40,6 +40,9 @@ ERRORS: Final = {
 UNKNOWN: Final = frozenset({"lock_lost", "gone", "broken"})
 """Errors that no model of one process knows. What raises them changes nothing."""
 
+NAMESPACE: Final = "simulated"
+"""Of the objects that are judged: those of others are known by the same names."""
+
 OPERATIONS: Final = {
     "Lock": {"acquire", "release", "locked"},
     "BoundedSemaphore": {"acquire", "release", "value"},
@@ -136,6 +139,8 @@ class BlackBox:
     def _object(self, ask: Ask) -> str | None:
         target = ask.target
         name, kind = target.name, target.kind
+        if target.namespace != NAMESPACE:
+            return None  # there some ask for the same object by its place, and it is put back: half would be missing
         if ask.operation not in OPERATIONS.get(kind, ()) or target.lifetime != Lifetime.NAMED:
             if kind == "RLock":
                 self._left_out.add(name)  # release_save: half of its calls would be missing
