@@ -295,6 +295,20 @@ def test_undo_gives_a_permit_back(ann: Client, bob: Client) -> None:
     assert bounded.value() == 1
 
 
+def test_an_undo_that_comes_after_the_release_makes_no_counter(ann: Client, bob: Client) -> None:
+    """Another thread has released what the interrupted one took: what the dead have taken still comes back."""
+    bounded, other = ann.attach("BoundedSemaphore", "b", 1), bob.attach("BoundedSemaphore", "b", 1)
+    bounded.acquire(True)
+    taken = ann.last
+    bounded.release(1)
+    with pytest.raises(RuntimeError):
+        ann.withdraw(taken, undo=True)
+    bounded.acquire(True)
+    waiting = other.parked("acquire", True)
+    ann.close()
+    assert waiting.outcome() is True
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.integers(0, 3),
