@@ -97,11 +97,11 @@ class Semaphore(Replicated):
     def undo(self, operation: str, session: int, lane: int, answer: Any) -> None:
         if answer is not True:
             return
-        self._gave(session, 1)
         try:
             self.check_bound(1)
         except Refused:
-            return  # somebody else has released what this caller took
+            return  # somebody else has released what this caller took; then all are free, and no account has any
+        self._gave(session, 1)
         self._add(1)
 
     def session_ended(self, session: int) -> None:

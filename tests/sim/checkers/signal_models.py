@@ -62,8 +62,8 @@ class Semaphore(Model):
 
     def taken_back(self, caller: Caller, value: Any) -> None:
         if value is True:
-            self._given(caller.session, 1)
             if not (self.bounded and self.free == self.arguments[0]):
+                self._given(caller.session, 1)
                 self._more(1)
 
     def ended(self, session: int) -> None:
