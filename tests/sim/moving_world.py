@@ -189,6 +189,8 @@ class MovingWorld(World):
             return False
         if any(one.core.paxos.changing for one in self.hosts.values() if isinstance(one.core, Replica)):
             return False
+        if self.watch.top <= self.watch.members.slot:
+            return False  # the last change is chosen and not over: the former majority alone may know of it
         lost = {one for one in self.lost if one in self.members} | {replica}
         return len(lost) <= (len(self.members) - 1) // 2
 
