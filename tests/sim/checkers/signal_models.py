@@ -61,10 +61,9 @@ class Semaphore(Model):
             self.told(waiting, True)
 
     def taken_back(self, caller: Caller, value: Any) -> None:
-        if value is True:
-            if not (self.bounded and self.free == self.arguments[0]):
-                self._given(caller.session, 1)
-                self._more(1)
+        if value is True and not (self.bounded and self.free == self.arguments[0]):
+            self._given(caller.session, 1)
+            self._more(1)
 
     def ended(self, session: int) -> None:
         if count := self.taken.pop(session, 0):
