@@ -118,6 +118,11 @@ class Duel:
         return it._proxy_kind == "Barrier" and found is not None and found.runner is not None
 
     @property
+    def may_act_for_long(self) -> bool:
+        """Whether a barrier's action would wait at the gate: there it keeps out whom an interrupt has just struck."""
+        return self.theirs.world.gate.locked()
+
+    @property
     def idle(self) -> list[int]:
         """The threads that may be given something to do."""
         return [thread for thread in self.threads if self.theirs.state(thread) != ("waits",)]

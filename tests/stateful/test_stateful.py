@@ -71,7 +71,7 @@ def machine_for(specs: tuple[Spec, ...]) -> type[RuleBasedStateMachine]:
                 if not self.spec.may(duel, thread, text):
                     return
                 waiting = duel.waiting
-                if turn in RACE_INTERRUPT and waiting and not is_two_words(text):
+                if turn in RACE_INTERRUPT and waiting and not is_two_words(text) and not duel.may_act_for_long:
                     struck = waiting[(which + operation) % len(waiting)]
                     duel.race_interrupt(struck, thread, text, work, on_the_way=turn == RACE_INTERRUPT[0])
                 elif turn == RACE_TIME and waiting:
