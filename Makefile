@@ -6,8 +6,9 @@ PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 # The other interpreters that the standard library's own suites run on, where they are found.
 OTHERS := 3.11 3.12 3.13
-# Processes that run tests side by side.
-JOBS   := 2
+# Processes that compute side by side, and that run tests of which many wait for other processes.
+JOBS    := 2
+TESTERS := 3
 # How long `make sim` goes on, and how many worlds `make mutants` tries for each bug.
 MINUTES := 5
 SEEDS  := 200
@@ -57,7 +58,7 @@ types: $(READY)
 WORLDS := tests/sim/test_group.py
 
 unit: $(READY)
-	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile tests --ignore $(WORLDS)
+	$(PYTHON) -m pytest -n $(TESTERS) --dist loadfile tests --ignore $(WORLDS)
 	$(PYTHON) -m pytest -q -n $(JOBS) --dist load $(WORLDS)
 
 sim: $(READY)

@@ -11,7 +11,7 @@ import os
 
 import pytest
 
-CONSENSUS_SEEDS = 500
+CONSENSUS_SEEDS = 250
 GROUP_SEEDS = 500
 """What CI runs: two cores take about two minutes for all."""
 
