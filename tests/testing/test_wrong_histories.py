@@ -316,6 +316,21 @@ def test_permits_return_unless_the_semaphore_counts_things(tell, counts):
     assert story.holds() is not counts
 
 
+@pytest.mark.parametrize("unused", [True, False])
+def test_a_semaphore_that_nobody_uses_counts_no_longer(tell, unused):
+    """It is back at its beginning and dropped, and the next one to come makes it anew."""
+    story = tell("BoundedSemaphore", 1)
+    story.one("A", "acquire", gives=True)
+    story.one("B", "release")
+    if unused:
+        story.history.session_lost("A")
+        story.history.session_lost("B")
+    story.one("C", "acquire", gives=True)
+    story.history.session_lost("C")
+    story.one("D", "acquire", gives=True)
+    assert story.holds() is unused
+
+
 @pytest.mark.parametrize("seen", [True, False])
 def test_is_set_is_never_stale(tell, seen):
     story = tell("Event")

@@ -68,7 +68,10 @@ class Semaphore(Model):
     def ended(self, state: Permits, session: str) -> Iterable[Permits]:
         taken = dict(state.taken)
         returning = taken.pop(session, 0)
-        return (state._replace(free=state.free + returning, taken=tuple(sorted(taken.items()))),)
+        yield state._replace(free=state.free + returning, taken=tuple(sorted(taken.items())))
+        if state.is_counter and state.free == self.initial().free:
+            # As it was at first, and perhaps used by nobody else: then whoever comes next makes it anew.
+            yield self.initial()
 
     def undone(self, state: Permits, call: Call) -> Iterable[Permits]:
         if self._is_too_much(state, 1):
