@@ -80,6 +80,30 @@ def test_a_child_that_leaves_its_parents_with_releases_nothing(group: Group, sta
     program.ends(says=("held", "held", "parent"), complains="this process was forked")
 
 
+@pytest.mark.parametrize("kind", ["Semaphore", "BoundedSemaphore"])
+def test_a_child_that_leaves_its_parents_with_gives_no_permit(group: Group, start: Programs, kind: str) -> None:
+    """The permit is the parent's, who is still at its work. What the child takes for itself it gives back."""
+    program = start(
+        f"""
+        permits = threading.{kind}(2)
+        try:
+            with permits:
+                child = os.fork()
+                if child:
+                    assert os.waitpid(child, 0)[1] == 0
+                    say("of two", permits._value)
+        except threading.LockLost:
+            with permits:
+                say("the child takes", permits._value)
+            sys.exit()
+        assert child, "the child was told nothing"
+        say("parent", permits._value)
+    """,
+        options=QUIET,
+    )
+    program.ends(says=("the child takes 0", "of two 1", "parent 2"))
+
+
 def test_a_child_is_granted_what_its_parent_releases(group: Group, start: Programs) -> None:
     program = start(
         """
