@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dthreading import runtime
 from dthreading.entering import STRIKES_MAX, Entered
+from dthreading.errors import LockLost
+from dthreading.holds import generation
 from dthreading.proxy import Proxy, timeout_in_seconds
 from dthreading.session.calls import ACQUIRE, CHANGE, READ, TRY_ACQUIRE, WAIT_BARRIER, WAIT_EVENT, Manner, OnLost
 
@@ -40,6 +42,8 @@ class Semaphore(Entered):
     __module__ = "dthreading"
     _proxy_kind: ClassVar = "Semaphore"
     _proxy_probe = ("value", ())
+    _acquired_in: int | None = None
+    """In which generation of forked processes a permit was taken last."""
 
     def __init__(self, value: int = 1, *, name: str | None = None) -> None:
         if value < 0:
@@ -56,11 +60,18 @@ class Semaphore(Entered):
         try:
             arguments = (waits, runtime.thread_token())
             granted = self._ask("acquire", arguments, ACQUIRE if waits else TRY_ACQUIRE, seconds).value is True
-            return granted  # noqa: RET504 - an interrupt may come between
+            if granted:
+                self._acquired_in = generation()
+            return granted
         except BaseException:
             if granted:
                 self._give_back(lambda: self._ask("release", (1,), CHANGE))
             raise
+
+    def _check_entered(self) -> None:
+        if self._acquired_in not in {None, generation()}:
+            # A forked child comes to the end of its parent's `with`: to release would give a permit that is still used.
+            raise LockLost(f"{self._proxy_target}: this process was forked, and left the permit to its parent")
 
     def release(self, n: int = 1) -> None:
         """Give `n` permits, and let in as many of those who wait, in the order they came."""
