@@ -14,7 +14,7 @@ from replicas.machine.core import Machine
 from replicas.paxos.types import Member
 from replicas.replica import changing
 from replicas.replica.core import Replica
-from tests.sim.checkers.members import MEMBERS_MAX, NEAR_ENTRIES, MembersWatch
+from tests.sim.checkers.members import MEMBERS_MAX, NEAR_ENTRIES, MembersWatch, Newcomer
 from tests.sim.disk import SimulatedDisk
 from tests.sim.mishaps.common import leads
 from tests.sim.moving import Join, MovingProgram, Neighbourhood
@@ -162,7 +162,15 @@ class MovingWorld(World):
         any more, to ask for it.
         """
         program = self.programs[host.number]
-        return bool(host.gone) and (program.replica not in self.members or not program.incarnation)
+        gone = bool(host.gone) and (program.replica not in self.members or not program.incarnation)
+        return gone or any(
+            newcomer.address == program.address and not self._has_place(newcomer)
+            for newcomer in self.watch.members.newcomers.values()
+        )
+
+    def _has_place(self, newcomer: Newcomer) -> bool:
+        """Another may have taken it, where no more may vote: an operator who looks sees that it waits, and for what."""
+        return len(self.members) < MEMBERS_MAX or newcomer.replaces in self.members
 
     def is_newcomer(self, host: Host) -> bool:
         """Whether the log waits for somebody at that address."""
@@ -269,12 +277,9 @@ class MovingWorld(World):
         )
 
     def _is_coming(self, newcomer: int) -> bool:
-        """It will be a member soon. One whose place somebody else has taken is not, where no more may vote: an operator
-        who looks sees that it waits, and for what.
-        """
+        """It will be a member soon."""
         host = self.host_of(newcomer)
-        has_place = len(self.members) < MEMBERS_MAX or self.watch.members.newcomers[newcomer].replaces in self.members
-        return host is not None and host.alive and has_place
+        return host is not None and host.alive and self._has_place(self.watch.members.newcomers[newcomer])
 
     def _lingers(self, program: MovingProgram) -> bool:
         """A removed replica that somebody could tell, and that serves on."""
