@@ -44,6 +44,21 @@ class Promptness:
         """Clients, their sessions, where they were connected, and when they said it."""
         self._seen_us: dict[CallName, int] = {}
         """When it was first seen that a call was withdrawn or abandoned, and had not come to its end."""
+        self._straggled_us = (0, 0)
+        """How long messages might straggle when that was seen last, and when that was."""
+
+    @property
+    def _straggling_us(self) -> int:
+        """How late messages may be on the ways of a call; 0 where none straggles. A straggler of worse weather, and
+        all behind it on its stream, may still be on its way when the weather is fine again.
+        """
+        watch = self._watch
+        assert watch.network is not None
+        now_us, weather = watch.kernel.now_us, watch.network.weather
+        if weather.straggle:
+            self._straggled_us = (400 * weather.delay_us[1], now_us)
+        late_us, seen_us = self._straggled_us
+        return late_us if now_us <= seen_us + late_us else 0
 
     def decided(self, began_us: int) -> None:
         """Somebody has heard what the log decided on a call that began then."""
@@ -60,9 +75,9 @@ class Promptness:
     def gave_up(self, client: WatchedClient) -> None:
         """A client finds that the replica it is connected to does not take it up."""
         assert self._watch.network is not None
-        began_us, weather = client.words.began_us, self._watch.network.weather
+        began_us = client.words.began_us
         well_us = self._well_since_us(client, client.line.replica, client.words.began_us)
-        if well_us is not None and not weather.straggle and well_us <= began_us < self._freshest_us:
+        if well_us is not None and not self._straggling_us and well_us <= began_us < self._freshest_us:
             assert began_us < well_us + MENDING_US, (
                 f"{client.name} was not taken up by replica {client.line.replica}, though all is well since"
                 f" {well_us / 1e6:.3f} and others are answered that began at {self._freshest_us / 1e6:.3f}"
@@ -82,16 +97,15 @@ class Promptness:
         if host.well_since_us is None or host.well_since_us >= said_us:
             return True
         well_us = self._well_since_us(client, replica, said_us)
-        slow_us = 400 * watch.network.weather.delay_us[1] if watch.network.weather.straggle else 0
-        assert well_us is None or self._freshest_us < max(well_us + MENDING_US, said_us + GRACE_US) + slow_us, (
-            f"{client.name} said goodbye at {said_us / 1e6:.3f}, and session {session} lives on"
-        )
+        assert well_us is None or (
+            self._freshest_us < max(well_us + MENDING_US, said_us + GRACE_US) + self._straggling_us
+        ), f"{client.name} said goodbye at {said_us / 1e6:.3f}, and session {session} lives on"
         return False
 
     def _look_at_the_silent(self) -> None:
         """Whoever has said nothing for a lease, and a while, has none any more."""
         watch, leader = self._watch, self._leader()
-        if leader is None or watch.network is None or watch.network.weather.straggle:
+        if leader is None or watch.network is None or self._straggling_us:
             return
         # A replica that stands still may have a keepalive in its hands, and pass it on when it wakes.
         well_us = [host.well_since_us for host in watch.hosts.values() if host.alive]
@@ -113,10 +127,7 @@ class Promptness:
         well_us = self._well_since_us(client, client.line.replica, client.words.ready_us)
         if well_us is None or self._freshest_us < well_us + MENDING_US:
             return
-        assert self._watch.network is not None
-        weather = self._watch.network.weather
-        straggling_us = 400 * weather.delay_us[1] if weather.straggle else 0
-        session = client.session
+        session, straggling_us = client.session, self._straggling_us
         for running, call in pending:
             if call.settled or call.lane is None or call.session is not session:
                 continue
