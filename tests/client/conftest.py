@@ -14,8 +14,6 @@ import pytest
 
 from dthreading.client import Client
 from dthreading.config import Settings
-from dthreading.session import Target
-from dthreading.wire.messages import Lifetime
 
 # The folder is no package (the tests are imported by path), so its helper is loaded by path as well.
 _spec = importlib.util.spec_from_file_location("client_fake", Path(__file__).with_name("fake.py"))
@@ -83,7 +81,3 @@ def make_client(secret_file: Path, lanes_lost: int) -> Iterator[Callable[..., Cl
 @pytest.fixture
 def client(fake: Any, make_client: Callable[..., Client]) -> Client:
     return make_client(fake)
-
-
-def target(name: str = "orders", kind: str = "Lock") -> Target:
-    return Target("test", name, kind, (), Lifetime.NAMED)

@@ -40,49 +40,12 @@ from dthreading.session import (
     WAIT_BARRIER,
     WAIT_CONDITION,
     Answer,
-    Target,
 )
 from dthreading.session import State as SessionState
-from dthreading.wire.messages import Attach, Call, Close, Detach, Keepalive, Lifetime, Open, Resume, Withdraw
+from dthreading.wire.messages import Attach, Call, Close, Detach, Keepalive, Open, Resume, Withdraw
+from tests.client.calling import Caller, said, target, until
 
 MakeClient = Callable[..., Client]
-
-
-def target(name: str = "orders") -> Target:
-    return Target("test", name, "Lock", (), Lifetime.NAMED)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Waits for what another thread is about to do; fails after a time in which any machine would have."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.001)
-
-
-class Caller(threading.Thread):
-    """One call in a thread of its own."""
-
-    def __init__(self, client: Client, *arguments: Any, **more: Any) -> None:
-        super().__init__(daemon=True)
-        self.outcome: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._call = lambda: client.call(*arguments, **more)
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.outcome.put(self._call())
-        except BaseException as error:
-            self.outcome.put(error)
-
-    def result(self) -> Any:
-        outcome = self.outcome.get(timeout=20)
-        self.join(20)
-        return outcome
-
-
-def said(fake: Fake, kind: type) -> list[Any]:
-    return [message for message in list(fake.state.heard) if isinstance(message, kind)]
 
 
 # --- plain calls ---

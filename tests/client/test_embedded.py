@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from dthreading.errors import GroupUnreachable
 from dthreading.finding import Finder
 from dthreading.session import READ, ClientSession, PendingCall, Target
 from dthreading.wire.messages import Lifetime
+from tests.client.calling import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -50,13 +51,6 @@ def replicas_in(path: Path) -> list[int]:
             if b"--embedded" in words and any(word.startswith(bytes(path)) for word in words):
                 found.append(int(entry.name))
     return found
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.01)
 
 
 PROGRAM = """

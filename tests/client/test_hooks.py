@@ -16,14 +16,10 @@ from client_fake import Fake
 
 from dthreading.client import Client
 from dthreading.config import Lost
-from dthreading.session import ACQUIRE, READ, ClientSession, PendingCall, Target
-from dthreading.wire.messages import Lifetime
+from dthreading.session import ACQUIRE, READ, ClientSession, PendingCall
+from tests.client.calling import target
 
 MakeClient = Callable[..., Client]
-
-
-def target() -> Target:
-    return Target("test", "orders", "Lock", (), Lifetime.NAMED)
 
 
 def lose(fake: Fake, client: Client) -> None:

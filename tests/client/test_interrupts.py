@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from client_fake import Fake
@@ -20,8 +18,8 @@ import dthreading.session.calls
 import dthreading.session.core
 import dthreading.session.lanes
 from dthreading.client import Client
-from dthreading.session import ACQUIRE, RELEASE, TRY_ACQUIRE, WAIT_CONDITION, Answer, Target
-from dthreading.wire.messages import Lifetime
+from dthreading.session import ACQUIRE, RELEASE, TRY_ACQUIRE, WAIT_CONDITION, Answer
+from tests.client.calling import target, until
 from tests.tracing import interrupted_at
 
 FILES = {
@@ -49,17 +47,6 @@ LINES_WITH_A_LANE_IN_HAND = 8
 @pytest.fixture
 def lanes_lost() -> int:
     return LINES_WITH_A_LANE_IN_HAND
-
-
-def target() -> Target:
-    return Target("test", "orders", "Lock", (), Lifetime.NAMED)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.001)
 
 
 def source(place: str) -> str:

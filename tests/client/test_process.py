@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 from client_fake import Fake
 
 from dthreading.wire.messages import CloseAtEnd, Open, Withdraw
+from tests.client.calling import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -36,13 +35,6 @@ def call(*arguments, **more):
 def say(*words):
     print(*words, flush=True)
 """
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.001)
 
 
 class Program(subprocess.Popen[str]):

@@ -12,7 +12,6 @@ import queue
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +31,8 @@ from dthreading.session import ACQUIRE, READ, State, Target
 from dthreading.wire import codec
 from dthreading.wire.codec import encode
 from dthreading.wire.framing import frame
-from dthreading.wire.messages import Call, Leader, Lifetime, Reply, Resume, Status, Withdraw
+from dthreading.wire.messages import Call, Leader, Reply, Resume, Status, Withdraw
+from tests.client.calling import Caller, target, until
 from tests.tracing import calling_at, interrupted_at
 
 MakeClient = Callable[..., Client]
@@ -51,17 +51,6 @@ LONG_S = 60.0
 """Longer than any test here may take."""
 
 
-def target(name: str = "orders") -> Target:
-    return Target("test", name, "Lock", (), Lifetime.NAMED)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.001)
-
-
 @pytest.fixture(autouse=True)
 def nothing_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has the role keeps it until something happens, and nobody is thought stuck."""
@@ -75,27 +64,6 @@ def nothing_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def client(fake: Fake, make_client: MakeClient) -> Client:
     """No keepalive is due in a test."""
     return make_client(fake, lease=LONG_S)
-
-
-class Caller(threading.Thread):
-    """A call in a thread of its own."""
-
-    def __init__(self, client: Client, *arguments: Any, **more: Any) -> None:
-        super().__init__(daemon=True)
-        self.outcome: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._call = lambda: client.call(*arguments, **more)
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.outcome.put(self._call())
-        except BaseException as error:
-            self.outcome.put(error)
-
-    def result(self) -> Any:
-        outcome = self.outcome.get(timeout=20)
-        self.join(20)
-        return outcome
 
 
 def role_of(client: Client) -> reading.ReadRole:
