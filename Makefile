@@ -11,7 +11,7 @@ JOBS    := 2
 TESTERS := 3
 # How long `make sim` goes on, and how many worlds `make mutants` tries for each bug.
 MINUTES := 5
-SEEDS  := 200
+SEEDS   := 200
 # How many states `make crashes` opens.
 STATES := 1000000
 

@@ -47,10 +47,9 @@ class Promptness:
         self._straggled_us = (0, 0)
         """How long messages might straggle when that was seen last, and when that was."""
 
-    @property
     def _straggling_us(self) -> int:
         """How late messages may be on the ways of a call; 0 where none straggles. A straggler of worse weather, and
-        all behind it on its stream, may still be on its way when the weather is fine again.
+        all behind it on its stream, may still be on its way when the weather is fine again, so that is remembered.
         """
         watch = self._watch
         assert watch.network is not None
@@ -77,7 +76,7 @@ class Promptness:
         assert self._watch.network is not None
         began_us = client.words.began_us
         well_us = self._well_since_us(client, client.line.replica, client.words.began_us)
-        if well_us is not None and not self._straggling_us and well_us <= began_us < self._freshest_us:
+        if well_us is not None and not self._straggling_us() and well_us <= began_us < self._freshest_us:
             assert began_us < well_us + MENDING_US, (
                 f"{client.name} was not taken up by replica {client.line.replica}, though all is well since"
                 f" {well_us / 1e6:.3f} and others are answered that began at {self._freshest_us / 1e6:.3f}"
@@ -98,14 +97,14 @@ class Promptness:
             return True
         well_us = self._well_since_us(client, replica, said_us)
         assert well_us is None or (
-            self._freshest_us < max(well_us + MENDING_US, said_us + GRACE_US) + self._straggling_us
+            self._freshest_us < max(well_us + MENDING_US, said_us + GRACE_US) + self._straggling_us()
         ), f"{client.name} said goodbye at {said_us / 1e6:.3f}, and session {session} lives on"
         return False
 
     def _look_at_the_silent(self) -> None:
         """Whoever has said nothing for a lease, and a while, has none any more."""
         watch, leader = self._watch, self._leader()
-        if leader is None or watch.network is None or self._straggling_us:
+        if leader is None or watch.network is None or self._straggling_us():
             return
         # A replica that stands still may have a keepalive in its hands, and pass it on when it wakes.
         well_us = [host.well_since_us for host in watch.hosts.values() if host.alive]
@@ -127,7 +126,7 @@ class Promptness:
         well_us = self._well_since_us(client, client.line.replica, client.words.ready_us)
         if well_us is None or self._freshest_us < well_us + MENDING_US:
             return
-        session, straggling_us = client.session, self._straggling_us
+        session, straggling_us = client.session, self._straggling_us()
         for running, call in pending:
             if call.settled or call.lane is None or call.session is not session:
                 continue
