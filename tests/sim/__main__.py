@@ -51,6 +51,12 @@ def _results(options: argparse.Namespace) -> Iterator[tuple[Tally, list[tuple[in
             pool.shutdown(cancel_futures=True)
 
 
+def _error_of(traceback: str) -> str:
+    """Its error's first line: behind it stand what notes say, and how to see it again."""
+    _, *lines = traceback.splitlines()
+    return next((line[:200] for line in lines if line and not line[0].isspace()), "nothing was said")
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
@@ -65,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         total = total.plus(tally)
         failures += failed
         for seed, what in failed:
-            print(f"seed {seed} failed: {what.splitlines()[-1][:200]}", file=sys.stderr, flush=True)
+            print(f"seed {seed} failed: {_error_of(what)}", file=sys.stderr, flush=True)
         if time.monotonic() - told_s >= PROGRESS_S:
             told_s = time.monotonic()
             print(

@@ -7,10 +7,12 @@ import os
 import random
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 
+from tests.sim import __main__ as searching
 from tests.sim import mishaps, running, summary
 from tests.sim.__main__ import main as search
 from tests.sim.replay import main as replay
@@ -86,6 +88,25 @@ def test_a_search_ends_with_a_summary(capsys: pytest.CaptureFixture[str]) -> Non
     told = capsys.readouterr().out
     assert told.startswith("4 worlds, ")
     assert told.endswith("none failed\n")
+
+
+def test_a_search_tells_at_once_which_world_failed_and_of_what(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        error = AssertionError("somebody waits for ever\nand this is the story")
+        error.add_note("\nsee it again with: a command")
+        raise error
+    except AssertionError:
+        failure = traceback.format_exc()
+    monkeypatch.setattr(searching, "_results", lambda _: [(NOTHING, [(7, failure)])])
+    monkeypatch.setattr(searching, "SHRINK_AT_MOST", 0)
+    monkeypatch.setattr(searching, "PROGRESS_S", 0.0)
+    assert search([]) == 1
+    told = capsys.readouterr()
+    assert told.err == "seed 7 failed: AssertionError: somebody waits for ever\nafter 0 minutes: 0 worlds, 1 failed\n"
+    assert "see it again with: a command" in told.out
+    assert told.out.endswith("1 failed\n")
 
 
 def test_the_summary_names_what_was_never_met() -> None:
