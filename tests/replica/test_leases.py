@@ -6,6 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dthreading.wire import messages as wire
 from replicas.replica.leading import ENDED_AT_ONCE, Tenure, Vouching
 from replicas.replica.leases import Leases
 from tests.histories import histories
@@ -103,3 +104,22 @@ def test_leases_that_end_in_one_moment_leave_the_leader_time_for_others() -> Non
     ended = [len(tenure.expired(late + 20 * look, 0)) for look in range(1, 4)]
     assert ended == [rest, 0, 0]
     assert all(map(tenure.vouches_for, living))
+
+
+def test_namespaces_that_nobody_uses_any_more_are_put_back_as_many_at_one_look() -> None:
+    """They go idle together as well, when the sessions of a site end."""
+    group = Group(size=1)
+    leader = group.leader()
+    replica = group.replicas[leader]
+    for connection in range(ENDED_AT_ONCE + 1):
+        group.say(leader, connection, wire.Open(b"nonce %d" % connection, TTL_MS, f"program {connection}", "a test"))
+        (session,) = [said.session for said in group.said[connection] if isinstance(said, wire.Opened)]
+        automatic = int(wire.Lifetime.AUTOMATIC)
+        group.say(
+            leader, connection, wire.Attach(session, 1, f"program {connection}", "e", "Event", (), automatic, True)
+        )
+        group.say(leader, connection, wire.Call(session, 0, 1, 1, "set", (), False))
+        group.say(leader, connection, wire.Close(session))
+    assert len(replica.machine.idle_namespaces) == ENDED_AT_ONCE + 1
+    tenure = Tenure(replica.machine, replica.paxos.ballot, 0, group.now_ms)
+    assert [len(tenure.expired(group.now_ms + look, 0)) for look in range(3)] == [ENDED_AT_ONCE, 1, 0]
