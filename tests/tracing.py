@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tracers that tests set: an interrupt at a chosen line, and lines counted, undisturbed by the collector.
+"""Tracers that tests set: an interrupt at a chosen line, and steps counted, undisturbed by the collector.
 
 A collection may begin at any allocation, and would run the finalizers of whatever earlier tests left behind under the
 tracer: it would be interrupted, or counted, in the traced code's place.
@@ -68,3 +68,36 @@ def interrupted_at(step: int, function: Callable[[], Any], files: Collection[str
         except KeyboardInterrupt as interrupt:
             return str(interrupt)
     return ""
+
+
+def steps(action: Callable[[], Any]) -> int:
+    """Lines of Python run and C functions called by `action`: the same on every run."""
+    count = 0
+
+    def line(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += 1
+        return line
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event.startswith("c_")
+
+    profiled = sys.getprofile()
+    with traced(line):
+        sys.setprofile(profile)
+        try:
+            action()
+        finally:
+            sys.setprofile(profiled)
+    return count
+
+
+def times_dearer(prepare: Callable[[int], Callable[[], Any]], few: int, many: int) -> float:
+    """How many times the steps of what it prepares among `few` are taken by what it prepares among `many`.
+
+    One is run before any is counted: what a process does once, like compiling the check of a message when the first
+    comes, would be counted in whichever of them is run first, and by a test that is run alone only.
+    """
+    prepare(few)()
+    return steps(prepare(many)) / steps(prepare(few))

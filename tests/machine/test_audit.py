@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from replicas.machine.audit import FORM, HEAD, PIECE, Inventory, Round, digests
 from replicas.machine.core import Machine
 from tests.machine.chaos import Chaos
 from tests.machine.harness import Bench
-from tests.machine.test_cost import steps
+from tests.tracing import times_dearer
 
 
 def whole(machine: Machine) -> dict[int, bytes]:
@@ -163,7 +164,7 @@ def test_a_round_comes_by_everything_in_pieces_of_one_size() -> None:
 def test_an_audit_costs_the_same_however_much_there_is() -> None:
     """Sixteen times as many objects make the rounds longer, and no piece of them dearer."""
 
-    def cost(count: int) -> int:
+    def piece_among(count: int) -> Callable[[], None]:
         bench = Bench()
         ann = bench.open()
         for number in range(count):
@@ -176,9 +177,9 @@ def test_an_audit_costs_the_same_however_much_there_is() -> None:
             inventory = Inventory(bench.machine, audit)
             assert inventory.step(1 << 30)
 
-        return steps(run)
+        return run
 
-    assert cost(16 * 2 * PIECE) <= cost(2 * PIECE) * 1.2
+    assert times_dearer(piece_among, few=2 * PIECE, many=16 * 2 * PIECE) <= 1.2
 
 
 def test_a_large_object_is_digested_in_slices_while_it_changes() -> None:

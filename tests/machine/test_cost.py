@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,30 +11,7 @@ import pytest
 from dthreading.wire import messages as wire
 from replicas.machine.core import Machine
 from tests.machine.harness import Bench, Client
-from tests.tracing import traced
-
-
-def steps(action: Callable[[], Any]) -> int:
-    """Lines of Python run and C functions called by `action`: the same on every run."""
-    count = 0
-
-    def line(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += 1
-        return line
-
-    def profile(frame: Any, event: str, argument: Any) -> None:
-        nonlocal count
-        count += event.startswith("c_")
-
-    profiled = sys.getprofile()
-    with traced(line):
-        sys.setprofile(profile)
-        try:
-            action()
-        finally:
-            sys.setprofile(profiled)
-    return count
+from tests.tracing import times_dearer
 
 
 def pair(client: Client, handle: Any) -> Callable[[], None]:
@@ -46,54 +22,60 @@ def pair(client: Client, handle: Any) -> Callable[[], None]:
 
 
 def test_a_thousand_locks() -> None:
-    bench = Bench()
-    ann = bench.open()
-    few = steps(pair(ann, ann.attach("Lock", "first")))
-    for number in range(1000):
-        ann.attach("Lock", f"l{number}").acquire(True, 1, lane=1)
-    assert steps(pair(ann, ann.attach("Lock", "last"))) <= few * 1.2
+    def pair_among(others: int) -> Callable[[], None]:
+        ann = Bench().open()
+        for number in range(others):
+            ann.attach("Lock", f"l{number}").acquire(True, 1, lane=1)
+        return pair(ann, ann.attach("Lock", "last"))
+
+    assert times_dearer(pair_among, few=0, many=1000) <= 1.2
 
 
 def test_a_thousand_sessions() -> None:
-    bench = Bench()
-    ann = bench.open()
-    lock = ann.attach("Lock", "l")
-    few = steps(pair(ann, lock))
-    for number in range(1000):
-        bench.open(f"client {number}").attach("Lock", "l").locked()
-    assert steps(pair(ann, lock)) <= few * 1.2
+    def pair_among(others: int) -> Callable[[], None]:
+        bench = Bench()
+        ann = bench.open()
+        lock = ann.attach("Lock", "l")
+        for number in range(others):
+            bench.open(f"client {number}").attach("Lock", "l").locked()
+        return pair(ann, lock)
+
+    assert times_dearer(pair_among, few=0, many=1000) <= 1.2
 
 
 @pytest.mark.parametrize("kind", ["Lock", "Semaphore", "Condition", "Queue"])
 def test_ten_thousand_waiters(kind: str) -> None:
     """To hand over, to join the line and to leave its middle costs the same for ten as for ten thousand."""
-    bench = Bench()
-    clients = [bench.open(f"client {number}") for number in range(10)]
-    if kind == "Lock":
-        handles = [client.attach("Lock", "l") for client in clients]
-        handles[0].acquire(True, 1)
-        park: tuple[Any, ...] = ("acquire", True, 1)
-        wake: tuple[Any, ...] = ("release", None)
-    elif kind == "Semaphore":
-        handles = [client.attach("Semaphore", "l", 0) for client in clients]
-        park, wake = ("acquire", True), ("release", 1)
-    elif kind == "Queue":
-        handles = [client.attach("Queue", "l", 0, False) for client in clients]
-        park, wake = ("get", True), ("put", True, b"x")
-    else:
-        locks = [client.attach("Lock", "lock") for client in clients]
-        handles = [client.attach("Condition", "l", "n", "lock", "Lock") for client in clients]
-        park = ("wait", locks[0].number, 1, None)
-        wake = ("notify", locks[0].number, 1, 1, None)
-        assert len({lock.number for lock in locks}) == 1
 
-    def wait_in_line(number: int) -> Any:
-        if kind == "Condition":
-            locks[0].acquire(True, 1)
-        return handles[number % 10].parked(*park)
+    def turn_among(waiters: int) -> Callable[[], None]:
+        bench = Bench()
+        clients = [bench.open(f"client {number}") for number in range(10)]
+        if kind == "Lock":
+            handles = [client.attach("Lock", "l") for client in clients]
+            handles[0].acquire(True, 1)
+            park: tuple[Any, ...] = ("acquire", True, 1)
+            wake: tuple[Any, ...] = ("release", None)
+        elif kind == "Semaphore":
+            handles = [client.attach("Semaphore", "l", 0) for client in clients]
+            park, wake = ("acquire", True), ("release", 1)
+        elif kind == "Queue":
+            handles = [client.attach("Queue", "l", 0, False) for client in clients]
+            park, wake = ("get", True), ("put", True, b"x")
+        else:
+            locks = [client.attach("Lock", "lock") for client in clients]
+            handles = [client.attach("Condition", "l", "n", "lock", "Lock") for client in clients]
+            park = ("wait", locks[0].number, 1, None)
+            wake = ("notify", locks[0].number, 1, 1, None)
+            assert len({lock.number for lock in locks}) == 1
 
-    def measure(parked: list[Any]) -> int:
-        def run() -> None:
+        def wait_in_line(number: int) -> Any:
+            if kind == "Condition":
+                locks[0].acquire(True, 1)
+            return handles[number % 10].parked(*park)
+
+        parked = [wait_in_line(number) for number in range(waiters)]
+
+        def turn() -> None:
             if kind == "Condition":
                 locks[0].acquire(True, 1)
             clients[0].call(handles[0].number, *wake)
@@ -105,19 +87,15 @@ def test_ten_thousand_waiters(kind: str) -> None:
             for one in (last, middle):
                 bench.do(wire.Withdraw(one.client.id, *one.call, True))
 
-        return steps(run)
+        return turn
 
-    parked = [wait_in_line(number) for number in range(10)]
-    few = measure(parked)
-    parked = [wait_in_line(number) for number in range(10_000)]
-    many = measure(parked)
-    assert many <= few * 1.2
+    assert times_dearer(turn_among, few=10, many=10_000) <= 1.2
 
 
 def test_the_end_of_a_session_costs_what_it_holds() -> None:
     """Not what the others hold, nor what it once was attached to."""
 
-    def end_among(others: int) -> int:
+    def end_among(others: int) -> Callable[[], Any]:
         bench = Bench()
         bench.leads()
         crowd = bench.open()
@@ -126,9 +104,9 @@ def test_the_end_of_a_session_costs_what_it_holds() -> None:
         ann = bench.open()
         for number in range(10):
             ann.attach("Lock", f"mine {number}").acquire(True, 1)
-        return steps(lambda: bench.expire(ann))
+        return lambda: bench.expire(ann)
 
-    assert end_among(2000) <= end_among(10) * 1.2
+    assert times_dearer(end_among, few=10, many=2000) <= 1.2
 
 
 def test_a_slice_of_a_snapshot_is_small() -> None:
