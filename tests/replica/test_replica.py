@@ -8,6 +8,7 @@ import pytest
 from dthreading.wire import messages as wire
 from replicas.paxos import messages as paxos
 from replicas.paxos.types import Ballot
+from replicas.replica.forwarding import RETRY_MS
 from replicas.replica.messages import Forward, Vouch, Vouched
 from tests.replica.harness import TTL_MS, Group
 
@@ -93,6 +94,22 @@ def test_a_command_never_overtakes_the_one_before_it() -> None:
     group.say(follower, 7, wire.Call(session, 0, 1, 1, "acquire", (True, 1), False))
     assert group.replies(7) == []
     group.pass_ms(2_500)
+    assert [reply.status for reply in group.replies(7)] == [wire.Status.OK]
+
+
+def test_a_gap_is_closed_at_once_when_something_comes_after_it() -> None:
+    """The first call of a client that had lost an earlier word waited a second. (Seed 640317 of the group.)"""
+    group = Group()
+    leader = group.leader()
+    follower = other_than(leader)
+    session = group.open(follower, 7)
+    group.attach(follower, 7, session)
+    group.cut |= {(follower, leader)}
+    group.say(follower, 7, wire.Acknowledge(session, ()))
+    group.cut.clear()
+    group.pass_ms(RETRY_MS // 2)
+    group.say(follower, 7, wire.Call(session, 0, 1, 1, "acquire", (True, 1), False))
+    group.pass_ms(RETRY_MS // 4)
     assert [reply.status for reply in group.replies(7)] == [wire.Status.OK]
 
 
