@@ -34,6 +34,7 @@ from replicas.replica.messages import (
     Ask,
     Forward,
     Learning,
+    Missed,
     PeerMessage,
     SnapshotPart,
     SnapshotRequest,
@@ -149,6 +150,10 @@ class Replica(Confirming):
                 if self._leads and self._streams.takes(source, message):
                     self._to_propose.extend(bodies)
                     self._informed.add(source)
+                elif self._leads and (missed := self._streams.gap(source, message)):
+                    self._output.send_now.append((source, missed))
+            case Missed(stream=stream):
+                self._forwarding.missed(stream)
             case Vouch(session=session, beat=beat):
                 self._keepalive(Vouching(source, session, beat, self._now_ms))
             case Vouched(session=session, beat=beat):

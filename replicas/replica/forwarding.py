@@ -2,8 +2,9 @@
 """A follower's way to the leader: what its clients said is passed on, and again until apply has seen it.
 
 In order, always. A message to the leader may get lost while later ones arrive (its link broke, or did not take it), so
-what is passed on is a numbered stream: the leader takes nothing after a gap, and a follower that sees nothing of its
-own applied any more begins another stream, with all that is pending.
+what is passed on is a numbered stream: the leader takes nothing after a gap. The follower begins another stream, with
+all that is pending, when the leader tells it so, or when it sees nothing of its own applied any more: nobody else sees
+that the last of a stream is lost.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from replicas.replica.hosting import Hosting
-from replicas.replica.messages import Forward
+from replicas.replica.messages import Forward, Missed
 
 __all__ = ["Forwarding", "Streams"]
 
@@ -34,6 +35,7 @@ class Forwarding:
         self._stream = 0
         self._number = 0
         self._quiet_since_ms = now_ms
+        self._broken = False
 
     def add(self, body: bytes) -> None:
         """A client's command, just noted as pending."""
@@ -50,6 +52,13 @@ class Forwarding:
         self._stream = max(self._stream + 1, now_ms)
         self._number = 0
         self._quiet_since_ms = now_ms
+        self._broken = False
+
+    def missed(self, stream: int) -> None:
+        """The leader has seen a gap in this stream. `mend` sees to it, so that a link that is too narrow for all that
+        is pending is not filled with copies of it as fast as the leader can say so.
+        """
+        self._broken = self._broken or stream == self._stream
 
     def applied(self, body: bytes, now_ms: int) -> int | None:
         """Apply has seen this command; if it was pending here, the stream flows. Returns as `Hosting.applied`."""
@@ -59,8 +68,10 @@ class Forwarding:
         return self._hosting.applied(body)
 
     def mend(self, now_ms: int) -> None:
-        """Time has passed: if the stream has run dry with something pending, it has a gap."""
-        if not self._hosting.pending_count or self._bodies:
+        """Time has passed: if the stream has run dry with something pending, it has a gap, too."""
+        if self._broken:
+            self.begin(now_ms)
+        elif not self._hosting.pending_count or self._bodies:
             self._quiet_since_ms = now_ms
         elif now_ms - self._quiet_since_ms >= RETRY_MS:
             self.begin(now_ms)
@@ -106,3 +117,7 @@ class Streams:
             return False
         self._due[source] = (forward.stream, forward.number + 1)
         return True
+
+    def gap(self, source: int, forward: Forward) -> Missed | None:
+        """What a follower is to hear whose message was not taken; None: nothing is missing, it is late or a copy."""
+        return Missed(forward.stream) if (forward.stream, forward.number) > self._due.get(source, (0, 0)) else None

@@ -15,6 +15,7 @@ __all__ = [
     "Ask",
     "Forward",
     "Learning",
+    "Missed",
     "PeerMessage",
     "SnapshotPart",
     "SnapshotRequest",
@@ -35,6 +36,12 @@ class Forward(NamedTuple):
     stream: int
     number: int
     bodies: tuple[bytes, ...]
+
+
+class Missed(NamedTuple):
+    """Leader -> follower: a message of this stream has not come, and one after it has."""
+
+    stream: int
 
 
 class Vouch(NamedTuple):
@@ -110,6 +117,7 @@ PeerMessage: TypeAlias = (
     paxos.PeerMessage
     | formation.FormationMessage
     | Forward
+    | Missed
     | Vouch
     | Vouched
     | SnapshotRequest
@@ -132,6 +140,7 @@ _MESSAGES: Final[dict[int, type]] = {
     166: Ask,
     167: Told,
     168: Account,
+    169: Missed,
 }
 
 _REPEATED: Final = frozenset({Vouch, Vouched, Ask, Told})

@@ -11,7 +11,7 @@ import pytest
 from dthreading.wire.limits import FRAME_BYTES_MAX
 from replicas.replica.forwarding import FORWARD_BODIES_MAX, FORWARD_BYTES_MAX, RETRY_MS, Forwarding, Streams
 from replicas.replica.hosting import Hosting
-from replicas.replica.messages import Forward, codec
+from replicas.replica.messages import Forward, Missed, codec
 
 
 def passing(bodies: list[bytes]) -> tuple[Hosting, Forwarding]:
@@ -115,3 +115,46 @@ def test_a_leader_takes_each_stream_without_gaps_and_copies() -> None:
     assert streams.takes(1, Forward(1000, 0, (b"x",)))
     streams.clear()
     assert not streams.takes(1, Forward(1000, 1, (b"x",))), "another reign: each stream begins anew"
+
+
+def test_a_leader_tells_of_gaps_and_of_nothing_else() -> None:
+    streams = Streams()
+
+    def heard(stream: int, number: int) -> Missed | None:
+        forward = Forward(stream, number, (b"x",))
+        return None if streams.takes(1, forward) else streams.gap(1, forward)
+
+    assert heard(5, 2) == Missed(5), "its beginning has not come"
+    assert [heard(6, 0), heard(6, 1)] == [None, None]
+    assert heard(6, 3) == Missed(6)
+    assert heard(6, 1) is None, "a copy"
+    assert heard(5, 3) is None, "late: another stream has begun since"
+    assert heard(6, 2) is None
+    assert heard(7, 1) == Missed(7)
+
+
+def test_a_stream_with_a_gap_begins_again_soon_and_once() -> None:
+    _, forwarding = passing([b"one"])
+    (lost,) = forwarding.take()
+    forwarding.missed(lost.stream)
+    assert not forwarding.due, "not as fast as a leader can say so"
+    forwarding.mend(20)
+    (again,) = forwarding.take()
+    assert (again.number, again.bodies) == (0, (b"one",))
+    assert again.stream > lost.stream
+    forwarding.missed(lost.stream)
+    forwarding.mend(40)
+    assert not forwarding.due, "that gap was mended"
+
+
+def test_a_gap_is_mended_although_nothing_is_pending_any_more() -> None:
+    """Or the next command would come after it, too."""
+    hosting, forwarding = passing([b"one"])
+    (lost,) = forwarding.take()
+    assert forwarding.applied(b"one", 1) == 1
+    forwarding.missed(lost.stream)
+    forwarding.mend(20)
+    hosting.add(b"two", 1)
+    forwarding.add(b"two")
+    (after,) = forwarding.take()
+    assert (after.number, after.bodies) == (0, (b"two",))

@@ -20,7 +20,7 @@ from replicas.daemon.peers import Introduction
 from replicas.machine.commands import Audit, Delete, Expire, Reset
 from replicas.paxos.messages import MESSAGES
 from replicas.replica.formation import Census
-from replicas.replica.messages import Account, Forward, SnapshotPart, SnapshotRequest, Vouch, Vouched
+from replicas.replica.messages import Account, Forward, Missed, SnapshotPart, SnapshotRequest, Vouch, Vouched
 from tests.wire import fuzz_words as words
 from tests.wire import plain
 
@@ -49,8 +49,8 @@ class Empty(NamedTuple):
 
 
 CLASSES: list[Any] = [
-    *TAGS.values(), *MESSAGES.values(), Census, Forward, Vouch, Vouched, SnapshotRequest, SnapshotPart, Expire, Reset,
-    Delete, Account, Audit, Introduction, Pair, Odd, Empty,
+    *TAGS.values(), *MESSAGES.values(), Census, Forward, Missed, Vouch, Vouched, SnapshotRequest, SnapshotPart, Expire,
+    Reset, Delete, Account, Audit, Introduction, Pair, Odd, Empty,
 ]  # fmt: skip
 
 
