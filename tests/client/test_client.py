@@ -42,7 +42,7 @@ from dthreading.session import (
     Answer,
 )
 from dthreading.session import State as SessionState
-from dthreading.wire.messages import Attach, Call, Close, Detach, Keepalive, Open, Resume, Withdraw
+from dthreading.wire.messages import Attach, Call, Close, Detach, Ended, Keepalive, Open, Resume, Withdraw
 from tests.client.calling import Caller, said, target, until
 
 MakeClient = Callable[..., Client]
@@ -460,6 +460,34 @@ def test_after_a_loss_the_next_call_opens_a_new_session(fake: Fake, client: Clie
     again = client.call(lock, "acquire", (True, 1), ACQUIRE)
     assert again.session != former.session
     assert [message.session for message in said(fake, Attach)] == [former.session, again.session]
+
+
+def test_a_call_that_is_asked_in_the_moment_of_a_loss_opens_a_new_session(
+    fake: Fake, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service thread had not looked after the connection yet, which was the former session's: nobody said Open
+    there, and the call waited for ever.
+    """
+    first = client.call(target(), "echo", (), READ)
+    service, turn = client._service, client._service._turn
+    entered, lost, asked = threading.Event(), threading.Event(), threading.Event()
+
+    def turn_and_wait(most_s: float) -> None:
+        entered.set()
+        turn(most_s)
+        if client.state is SessionState.LOST and not lost.is_set():
+            lost.set()
+            assert asked.wait(20)
+
+    monkeypatch.setattr(service, "_turn", turn_and_wait)
+    service.wake()
+    assert entered.wait(20)
+    fake.say(Ended(first.session))
+    assert lost.wait(20)
+    caller = Caller(client, target("other"), "echo", (), READ)
+    until(lambda: service._requests)
+    asked.set()
+    assert caller.result().session != first.session
 
 
 def test_a_timed_get_whose_time_is_up_is_not_asked_again(fake: Fake, make_client: MakeClient) -> None:
