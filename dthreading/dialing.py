@@ -65,8 +65,8 @@ class Dialer:
         self._dialing: Link | None = None
         self._held_up: tuple[Link, int, float] | None = None
         """A connection that another thread is writing to, how many writes there were, and since when."""
-        self._greeted = False
-        """Whether the handshake of `_dialing` is done, and the session was announced there."""
+        self._announced: ClientSession | None = None
+        """The session that the present connection is for, from the end of the handshake on."""
         self._give_up_at = 0.0
         self._attempt_s = max(ATTEMPT_S_MIN, min(settings.lease / 6, ATTEMPT_S_MAX))
         self._graves: deque[tuple[float, Link]] = deque()
@@ -130,7 +130,7 @@ class Dialer:
             self._refused(link, session, error)
             return False
         now = clock()
-        if link is self._dialing and link.welcome is not None and not self._greeted:
+        if link is self._dialing and link.welcome is not None and self._announced is None:
             self._welcomed(link, session, now)
         answers = link is self.link
         try:
@@ -207,6 +207,10 @@ class Dialer:
             self.drop(session, now, "its session is over", failed=False)
         elif link.broken is not None:
             self.drop(session, now, link.broken)
+        elif link.welcome is not None and session is not self._announced:
+            # A call has asked for the next session already, and nobody would say Open for that one here.
+            link.flush_last()
+            self.drop(session, now, "its session was over", failed=False)
         elif link is self._dialing:
             if now >= self._give_up_at:
                 self.drop(session, now, f"{link.name} did not answer within {self._attempt_s:g} s")
@@ -231,7 +235,7 @@ class Dialer:
             found = self._finder.next(now)
             if found is None:
                 return
-            self._greeted = False
+            self._announced = None
             self._give_up_at = now + self._attempt_s
             self._dialing = Link(*found)
         except DThreadingError as error:
@@ -252,7 +256,6 @@ class Dialer:
 
     def _welcomed(self, link: Link, session: ClientSession | None, now: float) -> None:
         assert link.welcome is not None
-        self._greeted = True
         cluster = link.welcome.cluster
         if cluster and self.cluster and cluster != self.cluster:
             self._refused(
@@ -263,6 +266,7 @@ class Dialer:
         self._route.told(link.welcome.servers)
         self._route.leads(link.welcome.leader)
         if session is not None and not session.over:
+            self._announced = session
             session.connected(link.outbox, os.urandom(16), now)
             link.flush()
 

@@ -95,7 +95,7 @@ def test_a_connection_whose_writer_comes_back_late_is_closed_then(monkeypatch: p
     session: Any = SimpleNamespace(over=False, state=SessionState.CONNECTED)
     free = [False]
     grave: Any = SimpleNamespace(close=lambda at_once: free[0] or at_once)
-    dialer.link = SimpleNamespace(name="one", peer="one", broken=None)  # type: ignore[assignment]
+    dialer.link = SimpleNamespace(name="one", peer="one", broken=None, welcome=None)  # type: ignore[assignment]
     dialer._graves.append((100.0, grave))
     dialer.tend(session, 50.0)
     assert dialer._graves
