@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import select
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from dthreading.errors import DThreadingError, GroupUnreachable, NotAuthenticated, ProtocolError, WrongGroup
-from dthreading.finding import Finder
 from dthreading.link import LAST_S, Link
 from dthreading.session import ClientSession, State
 from dthreading.wire import messages as wire
@@ -24,7 +22,7 @@ from dthreading.wire import messages as wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dthreading.config import Settings
+    from dthreading.finding import Finder
 
 __all__ = ["Dialer"]
 
@@ -48,27 +46,38 @@ class Dialer:
     """The connection to the group. All methods belong to the service thread; `link` may be read by any.
 
     Args:
-        settings: where the group is.
-        wake: wakes the service thread from another one.
+        finder: says where to dial, and when.
+        lease: that is asked for, in seconds.
+        connect: makes a connection of what the finder says.
+        fresh: so many random bytes.
 
     """
 
-    def __init__(self, settings: Settings, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        finder: Finder,
+        lease: float,
+        *,
+        connect: Callable[..., Link] = Link,
+        fresh: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         self.link: Link | None = None
         """The connection on which the session is taken up."""
         self.trouble: DThreadingError | None = None
         """Why there is none, as far as is known."""
         self.cluster = ""
         """The id of the group, once a replica has told it."""
-        self._finder = Finder(settings, random.random, wake)
-        self._route = self._finder.route
+        self._finder = finder
+        self._route = finder.route
+        self._connect = connect
+        self._fresh = fresh
         self._dialing: Link | None = None
         self._held_up: tuple[Link, int, float] | None = None
         """A connection that another thread is writing to, how many writes there were, and since when."""
         self._announced: ClientSession | None = None
         """The session that the present connection is for, from the end of the handshake on."""
         self._give_up_at = 0.0
-        self._attempt_s = max(ATTEMPT_S_MIN, min(settings.lease / 6, ATTEMPT_S_MAX))
+        self._attempt_s = max(ATTEMPT_S_MIN, min(lease / 6, ATTEMPT_S_MAX))
         self._graves: deque[tuple[float, Link]] = deque()
 
     @property
@@ -237,7 +246,7 @@ class Dialer:
                 return
             self._announced = None
             self._give_up_at = now + self._attempt_s
-            self._dialing = Link(*found)
+            self._dialing = self._connect(*found)
         except DThreadingError as error:
             self._trouble(session, error)
             self._failed(session, now)
@@ -267,7 +276,7 @@ class Dialer:
         self._route.leads(link.welcome.leader)
         if session is not None and not session.over:
             self._announced = session
-            session.connected(link.outbox, os.urandom(16), now)
+            session.connected(link.outbox, self._fresh(16), now)
             link.flush()
 
     def _refused(self, link: Link, session: ClientSession | None, error: DThreadingError) -> None:

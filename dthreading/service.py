@@ -14,6 +14,7 @@ import _thread
 import contextlib
 import logging
 import os
+import random
 import select
 import threading
 from collections import deque
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dthreading import reading, waking
 from dthreading.dialing import Dialer
 from dthreading.errors import GroupUnreachable
+from dthreading.finding import Finder
 from dthreading.reporting import Reporter, complain
 from dthreading.session import ClientSession, PendingCall, Target
 
@@ -76,7 +78,7 @@ class Service:
         self._settings = settings
         self._label = label
         self._clock = clock
-        self.dialer = Dialer(settings, self.wake)
+        self.dialer = Dialer(Finder(settings, random.random, self.wake), settings.lease)
         self._requests: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._detached: deque[Target] = deque()
         self._reporter = Reporter(settings)

@@ -296,7 +296,8 @@ def test_who_keeps_the_directory_is_told_to_those_who_wait_in_vain(home: Path) -
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("777")
         lock.flush()
-        dialer = Dialer(config.current(), lambda: None)
+        settings = config.current()
+        dialer = Dialer(Finder(settings, lambda: 0.0, lambda: None), settings.lease)
         session = ClientSession(namespace="", label="", ttl_ms=1000, news=[])
         session.submit(PendingCall(Target("", "x", "Lock", (), Lifetime.NAMED), "locked", (), READ))
 

@@ -22,6 +22,7 @@ from dthreading.errors import (
     LockLost,
     OutcomeUnknown,
 )
+from dthreading.finding import Finder
 from dthreading.service import Service
 from dthreading.session import (
     ACQUIRE,
@@ -42,6 +43,10 @@ from dthreading.wire.messages import Reply, Status
 from tests.client.calling import target, until
 
 MakeClient = Callable[..., Client]
+
+
+def dialer_of(settings: Settings) -> Dialer:
+    return Dialer(Finder(settings, lambda: 0.0, lambda: None), settings.lease)
 
 
 def test_a_lane_that_was_given_back_too_soon_is_not_lent_to_the_callers_next_call(
@@ -75,7 +80,7 @@ def test_a_lane_that_was_given_back_too_soon_is_not_lent_to_the_callers_next_cal
 
 def test_a_session_that_comes_in_jeopardy_is_given_time_for_a_keepalive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its whole attempt may have gone by until it was taken up: dropped at once, it would never be safe again."""
-    dialer = Dialer(Settings(servers=("127.0.0.1:1",), namespace="test", lease=6.0), lambda: None)
+    dialer = dialer_of(Settings(servers=("127.0.0.1:1",), namespace="test", lease=6.0))
     monkeypatch.setattr(dialer, "_dial", lambda *_: None)
     session: Any = SimpleNamespace(ready=True, over=False, state=SessionState.JEOPARDY, disconnected=lambda: None)
     link: Any = SimpleNamespace(
@@ -90,7 +95,7 @@ def test_a_session_that_comes_in_jeopardy_is_given_time_for_a_keepalive(monkeypa
 
 def test_a_connection_whose_writer_comes_back_late_is_closed_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while all is well with the next one: it is a descriptor less for the program."""
-    dialer = Dialer(Settings(servers=("127.0.0.1:1",), namespace="test"), lambda: None)
+    dialer = dialer_of(Settings(servers=("127.0.0.1:1",), namespace="test"))
     monkeypatch.setattr(dialer._route, "should_move", lambda *_: False)
     session: Any = SimpleNamespace(over=False, state=SessionState.CONNECTED)
     free = [False]

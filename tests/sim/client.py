@@ -238,7 +238,6 @@ class SimulatedClient:
         assert ask is not None
         self.calls += 1
         if self.session.over:
-            self.line.drop(self.session, self.now())
             self.session = self._new_session()
         call = PendingCall(
             ask.target, ask.operation, ask.arguments, ask.manner, ask.others, tell=ask.timeout is not None
@@ -342,6 +341,7 @@ class SimulatedClient:
         if not self.alive or self._defer(self._receive, source, message):
             return
         if self.line.heard(message, self.session, self.now()):
+            self._tell_news()  # and whoever is woken may ask for something before the service looks around
             self._wake()
 
     def _wake(self) -> None:
@@ -351,13 +351,16 @@ class SimulatedClient:
         now = self.now()
         self.session.tick(now)
         self.line.tend(self.session, now)
+        self._tell_news()
+        self.line.tend(self.session, now)
+        self.line.flush()
+        self._plan(now)
+
+    def _tell_news(self) -> None:
         while self._news:
             news, self._news[:] = list(self._news), []
             for call in news:
                 self._tell(call)
-        self.line.tend(self.session, now)
-        self.line.flush()
-        self._plan(now)
 
     def _tell(self, call: PendingCall) -> None:
         running = self._owner.get(id(call))

@@ -118,13 +118,13 @@ class WatchedClient(SimulatedClient):
     def _overhear(self) -> None:
         """Everything that passes on the line, in both directions."""
         watch, words, line, kernel, lease = self._watch, self.words, self.line, self._kernel, LeaseSeen()
-        say, obey = line._say, line._obey
+        say, obey, dialer, drop = line._say, line._obey, line.dialer, line.dialer.drop
 
-        def says(message: Any) -> None:
+        def says(message: Any, replica: int) -> None:
             if type(message) is ToReplica:
                 watch.streams.says(words, message.connection, message.body, kernel.now_us)
                 lease.says(message.connection, message.body, self.now())
-            say(message)
+            say(message, replica)
 
         def hears(message: Any, session: Any, now: float) -> None:
             if type(message) is Alive and message.session == session.id:
@@ -132,13 +132,12 @@ class WatchedClient(SimulatedClient):
             obey(message, session, now)
             lease.heard(message, session)
 
-        def drops(session: Any, now: float, *, failed: bool = False, silently: bool = False) -> None:
-            if failed and line._dialing and now >= line._give_up_at and session is self.session:
+        def drops(session: Any, now: float, why: str, *, failed: bool = True) -> None:
+            if failed and dialer._dialing and now >= dialer._give_up_at and session is self.session:
                 watch.promptness.gave_up(self)
-            drop(session, now, failed=failed, silently=silently)
+            drop(session, now, why, failed=failed)
 
-        drop = line.drop
-        line._say, line._obey, line.drop = says, hears, drops  # type: ignore[method-assign]
+        line._say, line._obey, dialer.drop = says, hears, drops  # type: ignore[method-assign]
 
     def leave(self, *, closing: bool) -> None:
         if not self.session.over and self.session.ready and not self._paused:
