@@ -21,7 +21,18 @@ from dthreading import reading
 from dthreading.dialing import STUCK_S
 from dthreading.errors import DThreadingError, GroupUnreachable, LockLost, ObjectGone, OutcomeUnknown, from_wire
 from dthreading.service import Service
-from dthreading.session import Answer, Deadline, Manner, OnLost, PendingCall, State, Target
+from dthreading.session import (
+    Answer,
+    Deadline,
+    Fate,
+    Manner,
+    OnLost,
+    PendingCall,
+    State,
+    Target,
+    when_late,
+    when_lost,
+)
 from dthreading.wire.messages import Status
 from dthreading.wire.places import readable
 
@@ -262,14 +273,14 @@ class Client:
     def _verdict(self, call: PendingCall, deadline: Deadline | None) -> bool:
         """The call's time is up. False: nobody says anything, and this manner of call goes without a verdict."""
         assert deadline is not None
-        if not call.manner.parks:
-            raise self._unreachable(f"{call.operation} of {call.target}")
-        patient = call.manner.patience
-        if patient and call.sent and call.parked_at is None:
-            self._service.abandon(call)
-            return False
+        match when_late(call):
+            case Fate.UNREACHABLE:
+                raise self._unreachable(f"{call.operation} of {call.target}")
+            case Fate.LEAVE:
+                self._service.abandon(call)
+                return False
         self._service.withdraw(call)
-        until = self._clock() + deadline.patience if patient else float("inf")
+        until = self._clock() + deadline.patience if call.manner.patience else float("inf")
         while not call.settled:
             left = until - self._clock()
             if left <= 0:
@@ -281,25 +292,27 @@ class Client:
     def _lost(self, call: PendingCall, deadline: Deadline | None) -> Exception | None:
         """The session ended before the call did."""
         assert call.session is not None or not call.sent
+        fate = when_lost(call, late=deadline is not None and self._clock() >= deadline.at(call))
+        if fate is Fate.LOST:
+            return self._loss(call)
+        if self.closed:
+            return GroupUnreachable(CLOSED)
+        if fate is Fate.AGAIN:
+            return _AGAIN
+        if fate is Fate.UNREACHABLE:
+            return self._unreachable(f"{call.operation} of {call.target}")
+        return from_wire(call.manner.expired, "") if call.manner.expired else None
+
+    def _loss(self, call: PendingCall) -> Exception:
         why = call.session.why_over if call.session is not None else "it ended"
         match call.manner.on_lost:
             case OnLost.LOCK_LOST:
                 return LockLost(f"{call.operation} of {call.target}: the session is lost: {why}")
-            case OnLost.UNKNOWN if call.sent:
-                return OutcomeUnknown(
-                    f"{call.operation} of {call.target} may have happened, once, or not at all: session lost: {why}"
-                )
-            case OnLost.BROKEN if call.sent:
+            case OnLost.BROKEN:
                 return from_wire("broken", "")
-        if self.closed:
-            return GroupUnreachable(CLOSED)
-        if deadline is None or self._clock() < deadline.at(call):
-            return _AGAIN
-        if not call.manner.parks:
-            return self._unreachable(f"{call.operation} of {call.target}")
-        if call.manner.expired:
-            return from_wire(call.manner.expired, "")
-        return None
+        return OutcomeUnknown(
+            f"{call.operation} of {call.target} may have happened, once, or not at all: session lost: {why}"
+        )
 
     def _keep(self, call: PendingCall, kept: Callable[[Answer], object] | None) -> None:
         """Interrupted, and not to be left before the verdict: the lock is held again then. Further interrupts wait."""

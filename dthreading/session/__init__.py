@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client's session with the group, without I/O. A map: `calls` is what a call is, `lease` how long we may believe to
+"""A client's session with the group, without I/O. A map: `calls` is what a call is, `fate` what becomes of one
+that is not answered, `lease` how long we may believe to
 live, `words` what may be said and what means anything, `core` the session that sends calls, again and again, until they
 are answered.
 """
@@ -23,13 +24,13 @@ from dthreading.session.calls import (
     WAIT_CONDITION,
     WAIT_EVENT,
     Answer,
-    Deadline,
     Manner,
     OnLost,
     PendingCall,
     Target,
 )
 from dthreading.session.core import ClientSession
+from dthreading.session.fate import Deadline, Fate, when_late, when_lost
 from dthreading.session.lease import State
 
 __all__ = [
@@ -51,9 +52,12 @@ __all__ = [
     "Answer",
     "ClientSession",
     "Deadline",
+    "Fate",
     "Manner",
     "OnLost",
     "PendingCall",
     "State",
     "Target",
+    "when_late",
+    "when_lost",
 ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dthreading.session.lanes import Lane
 
 
-__all__ = ["Answer", "Deadline", "Manner", "OnLost", "PendingCall", "Target"]
+__all__ = ["Answer", "Manner", "OnLost", "PendingCall", "Target"]
 
 _NONE: Final = -1
 _ERROR: Final = int(Status.ERROR)
@@ -180,23 +180,3 @@ class PendingCall:
         if reply.number != self.number or reply.status == Status.PARKED:
             return False
         return not (self.manner.hands_out and reply.status == Status.OK and reply.value is not False)
-
-
-class Deadline:
-    """When a call stops waiting, in the time of the client's clock. It never restarts, whatever wakes the waiter, and
-    whichever session the call is asked in.
-    """
-
-    __slots__ = ("_due", "_unheard", "patience", "timeout")
-
-    def __init__(self, timeout: float, patience: float, now: float) -> None:
-        self.timeout = timeout
-        self.patience = patience
-        self._unheard = now + timeout + patience
-        self._due: float | None = None
-
-    def at(self, call: PendingCall) -> float:
-        """`timeout` after it was first heard to be parked; until then the way there is allowed `patience` more."""
-        if self._due is None and call.parked_at is not None:
-            self._due = call.parked_at + self.timeout
-        return self._unheard if self._due is None else self._due

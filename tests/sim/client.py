@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from dthreading.config import PATIENCE_S
-from dthreading.session.calls import READ, RELEASE, OnLost, PendingCall
+from dthreading.session.calls import READ, RELEASE, PendingCall
 from dthreading.session.core import ClientSession
+from dthreading.session.fate import Deadline, Fate, when_late, when_lost
 from dthreading.wire.messages import Status
 from tests.sim.dialing import Line
 from tests.sim.group import ConnectionEnded, ToClient
@@ -227,9 +228,10 @@ class SimulatedClient:
             self._kernel.at(int(wish.seconds * 1e6 / self._rate), self._resume, running, running.turn, nothing)
             return
         running.ask = wish
-        running.parked = False
+        running.parked, running.deadline = False, None
         if wish.timeout is not None:
-            self._set_deadline(running, wish.timeout + PATIENCE_S)
+            running.deadline = Deadline(wish.timeout, PATIENCE_S, self.now())
+            self._set_alarm(running, wish.timeout + PATIENCE_S)
         self._begin(running)
         self._wake()
 
@@ -255,14 +257,18 @@ class SimulatedClient:
         session = call.session
         if call.lost:
             self.lost += 1
-            if ask.manner.on_lost is OnLost.RETRY and running.released is None:
-                if ask.timeout is None or self.now() < running.due:
-                    self._begin(running)
-                    return
+            deadline = running.deadline
+            fate = when_lost(call, late=deadline is not None and self.now() >= deadline.at(call))
+            self._fated(running, call, fate)
+            if running.released is not None or fate is Fate.LOST:
+                outcome = Outcome("lost", None, session)
+            elif fate is Fate.AGAIN:
+                self._begin(running)
+                return
+            else:
+                assert fate is Fate.VAIN, fate
                 self._kernel.seen["client: its time was up when its session was lost"] += 1
                 outcome = _expired(ask)
-            else:
-                outcome = Outcome("lost", None, session)
         elif call.error is not None:
             raise call.error
         else:
@@ -296,20 +302,24 @@ class SimulatedClient:
             running.released = None
             self._go_on(running, Outcome("interrupted", None, outcome.session))
 
-    def _set_deadline(self, running: Running, seconds: float) -> None:
-        """As client.py's _Deadline: it holds for all sessions that the call is asked in."""
-        running.due = self.now() + seconds
+    def _fated(self, running: Running, call: PendingCall, fate: Fate) -> None:
+        """For those who watch: that is what becomes of a call whose session was lost."""
+
+    def _set_alarm(self, running: Running, seconds: float) -> None:
         self._kernel.at(int(seconds * 1e6 / self._rate), self._time_is_up, running, running.turn)
 
     def _time_is_up(self, running: Running, turn: int) -> None:
-        call, ask = running.call, running.ask
+        call, ask, deadline = running.call, running.ask, running.deadline
         if running.life != self._life or running.turn != turn or call is None or ask is None or call.settled:
             return
-        if self._defer(self._time_is_up, running, turn) or self.now() < running.due - 0.001 or running.released:
+        assert deadline is not None
+        if self._defer(self._time_is_up, running, turn) or self.now() < deadline.at(call) - 0.001 or running.released:
             return
-        if ask.manner.patience and call.sent and call.parked_at is None:
+        fate = when_late(call)
+        if fate is Fate.LEAVE:
             self._go_without(running, call)
             return
+        assert fate is Fate.WITHDRAW, "only what parks has a timeout here"
         self._session_of(call).withdraw(call, ask.manner.expired)
         if ask.manner.patience:
             self._kernel.at(int(PATIENCE_S * 1e6 / self._rate), self._go_without, running, call)
@@ -370,7 +380,8 @@ class SimulatedClient:
             self._settled(running, call)
         elif call.parked_at is not None and not running.parked and running.ask and running.ask.timeout is not None:
             running.parked = True
-            self._set_deadline(running, running.ask.timeout)
+            assert running.deadline is not None
+            self._set_alarm(running, running.deadline.at(call) - self.now())
 
     def _plan(self, now: float) -> None:
         """The service thread sleeps until then."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from dthreading.session.calls import ACQUIRE, READ, RELEASE, Manner, PendingCall, Target
 from dthreading.session.core import ClientSession
+from dthreading.session.fate import Deadline
 
 __all__ = ["Ask", "Outcome", "Running", "Sleep", "Thread"]
 
@@ -63,8 +64,8 @@ class Running:
     """The release that was interrupted, until it is known whether it happened."""
     parked: bool = False
     """It was heard to be parked, in some session, and its time counts from then."""
-    due: float = 0.0
-    """When its time is up, by its client's clock."""
+    deadline: Deadline | None = None
+    """When its time is up, whichever session it is asked in."""
     turn: int = 0
     """How often it has run, so that an answer that was taken back does not arrive."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dthreading.session.calls import PendingCall
+from dthreading.session.calls import OnLost, PendingCall
 from dthreading.wire.messages import Status
 from tests.sim.checkers.lock_models import Lock
 from tests.sim.checkers.models import Model
@@ -75,6 +75,8 @@ class Told:
         self.beliefs: dict[Key, list[Belief]] = {}
         self.undone: set[CallName] = set()
         """Whose answer was taken back."""
+        self.unreckoned: set[CallName] = set()
+        """Whose thread has taken it for never done."""
         self.to_undo: set[CallName] = set()
         """Whose thread has gone, so that what it gives must be given back."""
         self.given_up: list[tuple[SimulatedClient, Ask, PendingCall]] = []
@@ -97,6 +99,7 @@ class Told:
             self.answered[name] = slot, self.kernel.now_us
             former = self.calls.get(name)
             if former is None:
+                assert name not in self.unreckoned, f"call {name} happens, and its thread does not reckon with that"
                 self.calls[name] = Decided(slot, status, value)
             elif (former.status, former.value) != (status, value):
                 undone = status == Status.ERROR and value == "runtime"
@@ -164,6 +167,15 @@ class Told:
         decided = self.calls.get((session.id, call.lane.index, call.number)) if session and call.lane else None
         happened = "had happened" if decided is not None else "had not happened"
         self.kernel.seen[f"lost, {what}, and it {happened}"] += 1
+
+    def takes_for_undone(self, ask: Ask, call: PendingCall) -> None:
+        """Its session was lost, and the thread asks again, or goes on as if nothing had been: so nothing has, nor will,
+        unless the end of the session takes it back.
+        """
+        if ask.manner.on_lost is not OnLost.RETRY and call.session is not None and call.lane is not None:
+            name = (call.session.id, call.lane.index, call.number)
+            assert name not in self.calls, f"{ask} has happened, and its thread does not reckon with that"
+            self.unreckoned.add(name)
 
     def _never_sent(self, ask: Ask, call: PendingCall) -> None:
         """Only time can have ended it; nobody else has heard of it."""

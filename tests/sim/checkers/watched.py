@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dthreading.session.calls import READ
+from dthreading.session.fate import Fate
 from dthreading.wire.messages import Alive
 from replicas.paxos.messages import Accept, Accepted, Prepare, Promise
 from replicas.replica.core import Replica
@@ -159,6 +160,10 @@ class WatchedClient(SimulatedClient):
             self._watch.streams.read_answered(self.words, running.ask, call)
         self._watch.black_box.hears(running.ask, call)
         super()._settled(running, call)
+
+    def _fated(self, running: Any, call: PendingCall, fate: Fate) -> None:
+        if fate is not Fate.LOST and running.released is None:
+            self._watch.told.takes_for_undone(running.ask, call)
 
     def _give_up(self, running: Any, call: PendingCall) -> Any:
         self._watch.told.abandons(self, running.ask, call)
