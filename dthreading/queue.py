@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from dthreading import runtime
 from dthreading.errors import ShutDown
-from dthreading.proxy import Proxy, timeout_in_seconds
+from dthreading.proxy import timeout_in_seconds
 from dthreading.session.calls import CHANGE, GET, GET_NOWAIT, JOIN, PUT, PUT_NOWAIT, READ
 from dthreading.simple_queue import SimpleQueue, read_item
+from dthreading.taking import Taking
 from dthreading.wire.values import encode_item, priority_of
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ _KEPT_BY_SERVERS = (
 )
 
 
-class Queue(Proxy, Generic[T]):
+class Queue(Taking, Generic[T]):
     """First in, first out.
 
     Args:
@@ -181,9 +182,16 @@ class Queue(Proxy, Generic[T]):
 
         Raises:
             ValueError: more often than items were put.
+            LockLost: the session in which the item was taken is over. What becomes of the item, or of its task, was
+                settled then.
 
         """
-        self._ask("task_done", (runtime.thread_token(),), CHANGE)
+        self._proxy_give(1, self._say_done)
+
+    def _say_done(self, n: int, taken_in: int) -> None:
+        assert n == 1
+        token = runtime.thread_token()
+        self._ask("task_done", (token, taken_in) if taken_in else (token,), CHANGE)
 
     def join(self) -> None:
         """Wait until all items that were put are dealt with.
@@ -253,8 +261,9 @@ class Queue(Proxy, Generic[T]):
         waits = way.blocking and way.seconds != 0
         way.reached.append(True)
         arguments = (waits, runtime.thread_token())
-        body = self._ask("get", arguments, GET if waits else GET_NOWAIT, way.seconds if waits else None).value
-        item: T = read_item(self, body, self._serializer)
+        answer = self._ask("get", arguments, GET if waits else GET_NOWAIT, way.seconds if waits else None)
+        self._proxy_taken.note(answer.session)
+        item: T = read_item(self, answer.value, self._serializer)
         return item
 
     # --- inside

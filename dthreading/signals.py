@@ -14,7 +14,18 @@ from dthreading.entering import STRIKES_MAX, Entered
 from dthreading.errors import LockLost
 from dthreading.holds import generation
 from dthreading.proxy import Proxy, timeout_in_seconds
-from dthreading.session.calls import ACQUIRE, CHANGE, READ, TRY_ACQUIRE, WAIT_BARRIER, WAIT_EVENT, Manner, OnLost
+from dthreading.session.calls import (
+    ACQUIRE,
+    CHANGE,
+    READ,
+    TRY_ACQUIRE,
+    WAIT_BARRIER,
+    WAIT_EVENT,
+    Answer,
+    Manner,
+    OnLost,
+)
+from dthreading.taking import Taking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,11 +34,13 @@ __all__ = ["Barrier", "BoundedSemaphore", "Event", "Semaphore"]
 
 logger = logging.getLogger("dthreading")
 
+_NOT_YET = Answer(None, 0)
+
 CHANGE_IN_TURN = Manner(parks=True, on_lost=OnLost.UNKNOWN)
 """Barrier.abort and reset: they wait for the end of an action that runs."""
 
 
-class Semaphore(Entered):
+class Semaphore(Taking, Entered):
     """`threading.Semaphore` for all processes that use the group.
 
     Permits that a process had when it died return, unless the semaphore counts things: once any process has released
@@ -56,16 +69,17 @@ class Semaphore(Entered):
             raise ValueError("can't specify timeout for non-blocking acquire")
         seconds = timeout_in_seconds(timeout)
         waits = bool(blocking) and seconds != 0
-        granted = False
+        answer = _NOT_YET
         try:
             arguments = (waits, runtime.thread_token())
-            granted = self._ask("acquire", arguments, ACQUIRE if waits else TRY_ACQUIRE, seconds).value is True
-            if granted:
+            answer = self._ask("acquire", arguments, ACQUIRE if waits else TRY_ACQUIRE, seconds)
+            if answer.value is True:
+                self._proxy_taken.note(answer.session)
                 self._acquired_in = generation()
-            return granted
+            return answer.value is True
         except BaseException:
-            if granted:
-                self._give_back(lambda: self._ask("release", (1,), CHANGE))
+            if answer.value is True:
+                self._give_back(lambda: self._proxy_give(1, self._give))
             raise
 
     def _check_entered(self) -> None:
@@ -74,10 +88,20 @@ class Semaphore(Entered):
             raise LockLost(f"{self._proxy_target}: this process was forked, and left the permit to its parent")
 
     def release(self, n: int = 1) -> None:
-        """Give `n` permits, and let in as many of those who wait, in the order they came."""
+        """Give `n` permits, and let in as many of those who wait, in the order they came.
+
+        Raises:
+            LockLost: the session in which they were taken is over, and they went back with it. Nothing was given, or
+                of several only those that were not lost.
+            OutcomeUnknown: the session ended on the way; they were given once or not at all.
+
+        """
         if n < 1:
             raise ValueError("n must be one or more")
-        self._ask("release", (operator.index(n),), CHANGE)
+        self._proxy_give(operator.index(n), self._give)
+
+    def _give(self, n: int, taken_in: int) -> None:
+        self._ask("release", (n, taken_in) if taken_in else (n,), CHANGE)
 
     @property
     def _value(self) -> int:

@@ -21,7 +21,7 @@ import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from dthreading import config, holds, runtime
+from dthreading import config, holds, runtime, taking
 from dthreading.errors import GroupUnreachable, LockLost, OutcomeUnknown, from_wire
 from dthreading.session import Answer, Manner, OnLost, Target
 from dthreading.wire import messages as wire
@@ -357,6 +357,7 @@ def group() -> Iterator[LocalGroup]:
     finally:
         process.clients.pop(process.key, None)
         holds.forget_all()
+        taking.forget_all()
         if former is None:
             config.unbind()
         else:

@@ -232,13 +232,18 @@ class Queue(SimpleQueue):
         return COUNT
 
     @operation
-    def task_done(self, call: Caller, thread: int = 0) -> None:
-        """One task is done: the oldest that this thread took."""
+    def task_done(self, call: Caller, thread: int = 0, taken_in: int = 0) -> None:
+        """One task is done: the oldest that this thread took. `taken_in`: the session that took it, as far as is known.
+        If that one is over, what became of its tasks is settled.
+        """
+        owner = taken_in or call.session
+        if owner != call.session and owner not in self.deliveries:
+            raise Refused("lock_lost", f"what session {owner} had not done went back, or was lost, when that was over")
         if self.unfinished <= 0:
             raise Refused("value", "task_done() called too many times")
-        if call.session in self.deliveries:
-            self.deliveries.done(call.session, thread)
-            self._unstake_if_done(call.session)
+        if owner in self.deliveries:
+            self.deliveries.done(owner, thread)
+            self._unstake_if_done(owner)
         self._lessen(1)
 
     @operation

@@ -34,7 +34,7 @@ class Semaphore(Replicated):
         # nobody when the semaphore is a counter.
         self.available: int = arguments[0]
         self.taken: dict[int, int] = {}
-        self.is_counter = False
+        self.is_counter = not self.available  # what nobody made cannot be taken
         self.waiting = WaitQueue(self)
 
     @operation(undo=True)
@@ -47,12 +47,17 @@ class Semaphore(Replicated):
         return call.park(self.waiting, None, thread) if blocking else False
 
     @operation
-    def release(self, call: Caller, n: int) -> None:
-        """Gives `n` permits, taken before or not."""
+    def release(self, call: Caller, n: int, taken_in: int = 0) -> None:
+        """Gives `n` permits, taken before or not. `taken_in`: the session in which they were, as far as is known. If
+        that one is over they have come back by themselves: unless nothing does, as where things are counted.
+        """
         if n < 1:
             raise Refused("value", "n must be one or more")
+        owner = taken_in or call.session
+        if owner != call.session and not self.is_counter and self.taken.get(owner, 0) < n:
+            raise Refused("lock_lost", f"what session {owner} had taken went back when that was over")
         self.check_bound(n)
-        self._gave(call.session, n)
+        self._gave(owner, n)
         self._add(n)
 
     @operation(reads=True)

@@ -39,6 +39,7 @@ class Chaos:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self._takers = random.Random(seed)
         self.objects = OBJECTS
         self.lanes = 6
         self.lifetimes: tuple[int, ...] = (0, 0, 1, 2)
@@ -127,6 +128,11 @@ class Chaos:
             operation = {"Barrier": "wait", "Event": "wait"}.get(kind, operation)
         return operation
 
+    def _taker(self, session: int) -> tuple[int, ...]:
+        """In which session it was taken, as far as is known."""
+        chance = self._takers  # so that all else is drawn as it was
+        return () if chance.random() < 0.5 else (chance.choice([session, session, session - 1, session + 1, 0]),)
+
     def _arguments(self, session: int, meaning: object, operation: str) -> tuple[object, ...]:
         chance = self.random
         blocking, thread = chance.random() < 0.7, chance.randrange(2)
@@ -136,7 +142,7 @@ class Chaos:
             case "acquire":
                 return (blocking, thread)
             case "release" if isinstance(meaning, Semaphore):
-                return (chance.choice([1, 1, 2, 0]),)
+                return (chance.choice([1, 1, 2, 0]), *self._taker(session))
             case "release":
                 return (fence, thread) if is_rlock else (fence,)
             case "release_save":
@@ -155,7 +161,9 @@ class Chaos:
                 return (blocking, b"%d" % chance.randrange(1000), priority, thread)
             case "get":
                 return (blocking, thread)
-            case "task_done" | "join":
+            case "task_done":
+                return (thread, *self._taker(session))
+            case "join":
                 return (thread,)
             case "shutdown":
                 return (chance.random() < 0.3,) if chance.random() < 0.1 else ("no",)

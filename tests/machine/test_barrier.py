@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dthreading.errors import LockLost
 from tests.histories import histories
 from tests.machine.harness import PARKED, Bench, Client, Handle
 
@@ -253,6 +254,38 @@ def test_wrong_releases(ann: Client) -> None:
     bounded.release(1)
     with pytest.raises(ValueError, match="Semaphore released too many times"):
         bounded.release(1)
+
+
+@pytest.mark.parametrize("kind", ["Semaphore", "BoundedSemaphore"])
+def test_a_permit_that_went_back_with_its_session_is_not_given_again(
+    bench: Bench, ann: Client, bob: Client, kind: str
+) -> None:
+    """Its taker has another session now, and comes to the end of its `with`: there would be one too many for ever."""
+    semaphore, other = ann.attach(kind, "s", 2), bob.attach(kind, "s", 2)
+    assert semaphore.acquire(True) is True
+    assert other.release(1, ann.id) is None, "said in another session, while the taker's lives: it is given back for it"
+    assert semaphore.acquire(True) is True
+    bench.expire(ann)
+    assert other.value() == 2
+    with pytest.raises(LockLost, match=f"session {ann.id}"):
+        other.release(1, ann.id)
+    assert other.value() == 2
+    assert other.acquire(True) is True
+    with pytest.raises(LockLost):
+        other.release(1, ann.id)
+    assert other.release(1, bob.id) is None
+    assert other.value() == 2
+
+
+def test_what_is_counted_is_given_whoever_took_it(bench: Bench, ann: Client, bob: Client) -> None:
+    """Nothing came back with the session, so nothing is given twice."""
+    counter, other = ann.attach("Semaphore", "s", 0), bob.attach("Semaphore", "s", 0)
+    counter.release(1)
+    assert counter.acquire(True) is True
+    bench.expire(ann)
+    assert other.value() == 0
+    other.release(2, ann.id)
+    assert other.value() == 2
 
 
 def test_permits_of_the_dead_return(bench: Bench, ann: Client, bob: Client) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dthreading.errors import LimitExceeded, ShutDown, TasksLost
+from dthreading.errors import LimitExceeded, LockLost, ShutDown, TasksLost
 from replicas.machine.core import Machine
 from replicas.objects.stores import BLOCK_MAX, Sorted
 from tests.histories import histories
@@ -219,6 +219,31 @@ def test_redelivery(bench: Bench, ann: Client, bob: Client) -> None:
     assert joining.outcome() is PARKED
     assert drain(queue) == "ac"
     assert queue.state()[2] == 2
+
+
+@pytest.mark.parametrize("redeliver", [True, False])
+def test_a_task_that_was_settled_with_its_session_is_not_done_again(
+    bench: Bench, ann: Client, bob: Client, redeliver: bool
+) -> None:
+    """Its taker has another session now: the count would be one too low, and a join end too early."""
+    queue, other = queue_of(ann, redeliver=redeliver), queue_of(bob, redeliver=redeliver)
+    for item in (b"one", b"two"):
+        queue.put(True, item)
+    assert queue.get(True, 7) == b"one"
+    assert other.task_done(7, ann.id) is None, "said in another session, while the taker's lives"
+    assert other.state()[2] == 1
+    assert queue.get(True, 7) == b"two"
+    ann.acknowledge(ann.last)
+    bench.expire(ann)
+    other.put(True, b"three")
+    unfinished = other.state()[2]
+    assert unfinished == 1 + redeliver
+    with pytest.raises(LockLost, match=f"session {ann.id}"):
+        other.task_done(7, ann.id)
+    assert other.state()[2] == unfinished
+    other.get(True, 7)
+    other.task_done(7, bob.id)
+    assert other.state()[2] == unfinished - 1
 
 
 def test_redelivery_leaves_out_what_others_reported_done(bench: Bench, ann: Client, bob: Client) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import dthreading
 from dthreading import queue, simple_queue
-from dthreading.errors import ItemUnreadable, OutcomeUnknown, TasksLost
+from dthreading.errors import ItemUnreadable, LockLost, OutcomeUnknown, TasksLost
 from dthreading.session.calls import GET, GET_NOWAIT, PUT, Target
 from dthreading.wire.values import decode_item, encode_item
 
@@ -334,6 +334,23 @@ def test_redelivery(group, other):
     group.lose(other)
     assert q.get() == "first"
     assert q.unfinished_tasks == 2
+
+
+@pytest.mark.parametrize("redeliver", [True, False])
+def test_a_task_is_not_done_whose_session_was_lost(group, redeliver):
+    """It went back, or was counted as lost: a count that were lowered once more would end a join too early."""
+    q = queue.Queue(name="tasks", redeliver=redeliver)
+    q.put("one")
+    assert q.get() == "one"
+    group.lose(group.own)
+    q.put("two")
+    unfinished = q.unfinished_tasks
+    with pytest.raises(LockLost):
+        q.task_done()
+    assert q.unfinished_tasks == unfinished
+    q.get()
+    q.task_done()
+    assert q.unfinished_tasks == unfinished - 1
 
 
 def test_redelivery_by_the_environment(monkeypatch):

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import dthreading
-from dthreading.errors import GroupUnreachable, OutcomeUnknown
+from dthreading.errors import GroupUnreachable, LockLost, OutcomeUnknown
 from dthreading.session.calls import ACQUIRE, Target
 from tests.tracing import interrupted_at
 
@@ -98,6 +98,88 @@ def test_an_interrupt_arrives_even_if_the_permit_cannot_be_given_back(monkeypatc
         struck += "could not be given back" in caplog.text
         caplog.clear()
     assert struck, "the interrupts hit nothing"
+
+
+@pytest.mark.parametrize("kind", ["Semaphore", "BoundedSemaphore"])
+def test_the_end_of_with_tells_that_the_permit_was_lost(group, kind):
+    """It went back with the session: given again, one more than there are could be inside, for ever."""
+    semaphore = getattr(dthreading, kind)(1, name="slots")
+    with pytest.raises(LockLost), semaphore:  # noqa: PT012
+        group.lose(group.own)
+        assert semaphore._value == 1
+    assert semaphore._value == 1
+    with semaphore:
+        assert semaphore._value == 0
+    assert semaphore._value == 1
+
+
+def test_a_lost_permit_masks_nothing(group, caplog):
+    semaphore = dthreading.Semaphore(name="slots")
+    with pytest.raises(ZeroDivisionError), semaphore:  # noqa: PT012
+        group.lose(group.own)
+        _ = 1 / 0
+    assert "was not released" in caplog.text
+    assert semaphore._value == 1
+
+
+def test_what_is_counted_is_never_lost(group):
+    """Whoever waits for a signal gives nothing back, so the end of its session takes none away."""
+    signal = dthreading.Semaphore(0, name="signals")
+    signal.release()
+    assert signal.acquire()
+    group.lose(group.own)
+    signal.release(2)
+    assert signal._value == 2
+
+
+def test_each_thread_hears_of_its_own_permit(group, background):
+    """One was taken before the session was lost, and one after it, which is given back first."""
+    semaphore = dthreading.Semaphore(2, name="slots")
+    lost, may_go = threading.Event(), threading.Event()
+
+    def hold():
+        with semaphore:
+            lost.set()
+            assert may_go.wait(20)
+
+    former = background(hold)
+    assert lost.wait(20)
+    group.lose(group.own)
+    with semaphore:
+        assert semaphore._value == 1
+    assert semaphore._value == 2
+    may_go.set()
+    with pytest.raises(LockLost):
+        former.result()
+    assert semaphore._value == 2
+
+
+def test_of_several_permits_those_are_given_that_were_not_lost(group):
+    """By any thread, and through any proxy: the record is the object's."""
+    semaphore = dthreading.Semaphore(3, name="slots")
+    semaphore.acquire()
+    group.lose(group.own)
+    semaphore.acquire()
+    del semaphore
+    again = dthreading.Semaphore(3, name="slots")
+    with pytest.raises(LockLost):
+        again.release(2)
+    assert again._value == 3
+    again.release()
+    assert again._value == 4, "of that one nothing is known here: it is given, as in `threading`"
+
+
+def test_a_release_that_could_not_be_said_is_the_same_when_it_is_said_again(group, monkeypatch):
+    semaphore = dthreading.Semaphore(1, name="slots")
+    semaphore.acquire()
+    with monkeypatch.context() as away:
+        away.setattr(type(semaphore), "_ask", lambda *_, **__: (_ for _ in ()).throw(GroupUnreachable("nobody")))
+        with pytest.raises(GroupUnreachable):
+            semaphore.release()
+    group.lose(group.own)
+    with pytest.raises(LockLost):
+        semaphore.release()
+    assert semaphore._value == 1
 
 
 def test_semaphore_with_never_masks(group, caplog):

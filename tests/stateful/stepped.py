@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import dthreading.locks
-from dthreading import config, holds, runtime
+from dthreading import config, holds, runtime, taking
 from dthreading.errors import GroupUnreachable, from_wire
 from dthreading.session import Answer, ClientSession, Manner, PendingCall, Target
 from dthreading.wire import messages as wire
@@ -196,6 +196,7 @@ class Processes:
         self.enter(process)
         made = make()
         holds._known.clear()
+        taking._known.clear()
         for proxy in made.values():
             proxy._proxy_settle()
         return made
@@ -216,7 +217,9 @@ def processes(baton: Baton, count: int) -> Iterator[Processes]:
         dthreading.locks.time = real_time
         runtime._clients.pop(runtime._CLIENT, None)
         holds.forget_all()
+        taking.forget_all()
         holds._known.clear()
+        taking._known.clear()
         if former is None:
             config.unbind()
         else:

@@ -38,10 +38,21 @@ class Model:
         self.arguments = arguments
         self.ending: frozenset[str] = frozenset()
         """The sessions that end in the history at hand: of the others nothing needs to be remembered."""
+        self._process_of: dict[str, str] = {}
 
     def prepare(self, calls: Calls) -> None:
         """Looks at the whole history of this object before it is searched."""
         self.ending = frozenset(call.session for call in calls if call.operation == SESSION_ENDED)
+        self._process_of = {call.session: call.process for call in calls}
+
+    def givers(self, call: Call, sessions: Iterable[str]) -> Iterator[str]:
+        """Whose it may be what this call gives back: its own session's, or that of one of `sessions` which its process
+        had before, and which the group has not ended yet.
+        """
+        yield call.session
+        for session in sorted({*sessions} - {call.session}):
+            if self._process_of.get(session) == call.process:
+                yield session
 
     def initial(self) -> State:
         """The state that the object begins in."""

@@ -193,15 +193,16 @@ class Queue(SimpleQueue):
         if state.unfinished <= 0:
             yield Error("ValueError"), state
             return
-        # Whoever says so has what its earlier gets gave.
-        before = [
-            taken._replace(arrived=True) if (taken.session, taken.thread) == (call.session, call.thread) else taken
-            for taken in state.taken
-        ]
-        own = [taken for taken in before if taken.session == call.session]
-        done = next((taken for taken in own if taken.thread == call.thread), own[0] if own else None)
-        taken = tuple([other for other in before if other is not done])
-        yield None, state._replace(unfinished=state.unfinished - 1, taken=taken)
+        for session in self.givers(call, [taken.session for taken in state.taken]):
+            # Whoever says so has what its earlier gets gave.
+            before = [
+                taken._replace(arrived=True) if (taken.session, taken.thread) == (session, call.thread) else taken
+                for taken in state.taken
+            ]
+            own = [taken for taken in before if taken.session == session]
+            done = next((taken for taken in own if taken.thread == call.thread), own[0] if own else None)
+            taken = tuple([other for other in before if other is not done])
+            yield None, state._replace(unfinished=state.unfinished - 1, taken=taken)
 
     def parts(self, call: Call) -> tuple[str, ...]:
         lost = call.operation == "join" and call.outcome is Outcome.RAISED and call.value == "TasksLost"

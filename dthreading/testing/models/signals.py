@@ -46,7 +46,9 @@ class Semaphore(Model):
         if self._is_too_much(state, n):
             yield Error("ValueError"), state
         else:
-            yield None, self._taken(state._replace(free=state.free + n), call.session, -n)
+            taken = dict(state.taken)
+            for session in self.givers(call, [session for session in taken if taken[session] >= n]):
+                yield None, self._taken(state._replace(free=state.free + n), session, -n)
 
     def do_value(self, state: Permits, call: Call) -> Answers:  # noqa: ARG002
         yield state.free, state

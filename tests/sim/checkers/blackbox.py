@@ -163,7 +163,7 @@ class BlackBox:
                 never = -1 if kind in {"Lock", "RLock"} else None
                 return "acquire", (arguments[0], never if ask.timeout is None else ask.timeout)
             case "release":
-                return "release", () if kind == "RLock" else arguments
+                return "release", () if kind == "RLock" else arguments[:1]
             case "wait":
                 return "wait", (ask.timeout,)
             case "notify":

@@ -27,6 +27,7 @@ class Questions:
     def __init__(self, reference: Reference, luck: random.Random) -> None:
         self._reference = reference
         self._luck = luck
+        self._takers = random.Random(0)
         self._kinds: dict[Callable[[int, Session], Any], float] = {
             self._calls: 10.0,
             self._withdraws: 4.0,
@@ -158,7 +159,8 @@ class Questions:
             case Lock():
                 return luck.choice(self._of_lock(model, thread, waits))
             case Semaphore():
-                return luck.choice((("acquire", (waits, thread)), ("release", (luck.choice((1, 1, 2, 3)),))))
+                release = ("release", (luck.choice((1, 1, 2, 3)), *self._taker()))
+                return luck.choice((("acquire", (waits, thread)), release))
             case Barrier():
                 late = luck.choice((("action_done", (waits,)), ("abort", ()), ("reset", ())))
                 return ("wait", (luck.random() < 0.3, thread)) if luck.random() < 0.6 else late
@@ -166,6 +168,11 @@ class Questions:
                 return luck.choice(self._of_queue(model, thread, waits))
             case _:
                 return luck.choice((("set", ()), ("clear", ()), ("wait", (thread,))))
+
+    def _taker(self) -> tuple[int, ...]:
+        """The session in which it was taken: its own, another's, none, or one that is over or never was."""
+        luck = self._takers
+        return () if luck.random() < 0.5 else (luck.choice((0, 1 << 40, *self._reference.sessions)),)
 
     def _of_lock(self, lock: Lock, thread: int, waits: bool) -> list[tuple[str, tuple[Any, ...]]]:
         fence = self._fence(lock)
@@ -193,6 +200,6 @@ class Questions:
         asked: list[tuple[str, tuple[Any, ...]]] = [("put", (waits and queue.counts, item, priority, thread))] * 3
         asked += [("get", (waits, thread))] * 3
         if queue.counts:
-            asked += [("task_done", (thread,))] * 2 + [("join", (thread,)), ("shutdown", (waits,))]
+            asked += [("task_done", (thread, *self._taker()))] * 2 + [("join", (thread,)), ("shutdown", (waits,))]
             asked.append(("set_maxsize", (luck.choice((0, 1, 2, 5)),)))
         return asked

@@ -81,10 +81,13 @@ class SimpleQueue(Model):
             raise Raises("empty")
         return self.park(caller, self.getters, thread)
 
-    def do_task_done(self, caller: Caller, thread: int = 0) -> None:
+    def do_task_done(self, caller: Caller, thread: int = 0, taken_in: int = 0) -> None:
+        taker = taken_in or caller.session
+        if taker != caller.session and self._has_nothing(taker):
+            raise Raises("lock_lost")
         if self.unfinished <= 0:
             raise Raises("value")
-        self._done(caller.session, thread)
+        self._done(taker, thread)
         self._fewer(1)
 
     def do_join(self, caller: Caller, thread: int = 0) -> Any:
@@ -172,10 +175,13 @@ class SimpleQueue(Model):
                 self.handed.remove(mine[0])
         self._perhaps_nothing(session)
 
+    def _has_nothing(self, session: int) -> bool:
+        return not self.at_work.get(session) and not any(handed.session == session for handed in self.handed)
+
     def _perhaps_nothing(self, session: int) -> None:
         if not self.at_work.get(session):
             self.at_work.pop(session, None)
-            if not any(handed.session == session for handed in self.handed):
+            if self._has_nothing(session):
                 self.reference.has_not(session, self)
 
     def _unheard(self, caller: Caller) -> list[Handed]:

@@ -19,7 +19,7 @@ class Semaphore(Model):
     def made(self) -> None:
         self.free: int = self.arguments[0]
         self.taken: dict[int, int] = {}
-        self.counts_things = False
+        self.counts_things = not self.free
         self.waiting = self.line()
 
     def do_acquire(self, caller: Caller, blocking: bool, thread: int = 0) -> Any:
@@ -28,10 +28,13 @@ class Semaphore(Model):
             return True
         return self.park(caller, self.waiting, thread) if blocking else False
 
-    def do_release(self, caller: Caller, n: int) -> None:
+    def do_release(self, caller: Caller, n: int, taken_in: int = 0) -> None:
+        giver = taken_in or caller.session
+        if giver != caller.session and not self.counts_things and self.taken.get(giver, 0) < n:
+            raise Raises("lock_lost")
         if self.bounded and self.free + n > self.arguments[0]:
             raise Raises("value")
-        self._given(caller.session, n)
+        self._given(giver, n)
         self._more(n)
 
     def _take(self, session: int) -> None:

@@ -34,7 +34,7 @@ ERRORS = {
     "notify": frozenset({"lock_lost", "runtime"}),
     "put": frozenset({"full", "shutdown"}),
     "get": frozenset({"empty", "shutdown"}),
-    "task_done": frozenset({"value"}),
+    "task_done": frozenset({"lock_lost", "value"}),
     "join": frozenset({"tasks_lost"}),
     "action_done": frozenset({"runtime", "broken"}),
 }

@@ -117,7 +117,7 @@ class Misfits(Workload):
                 outcome = yield Ask(thing, "acquire", (False, number), calls.TRY_ACQUIRE)
                 yield Sleep(luck.choice((0.0, 0.3, 1.0)))
                 if outcome.how == "ok" and outcome.value is not False and lives(client, outcome):
-                    given = (1,) if kind == "Semaphore" else (outcome.value,)
+                    given = (1, outcome.session.id) if kind == "Semaphore" else (outcome.value,)
                     yield Ask(thing, "release", given, calls.CHANGE if kind == "Semaphore" else calls.RELEASE)
             self.scene.saw("misfit: another has that name", int(outcome.value == "mismatch"))
             client.session.detach(thing)

@@ -51,7 +51,7 @@ class Philosophers(Workload):
                 if lives(client, outcome):
                     yield Ask(lock, "release", (outcome.value,), calls.RELEASE)
             if with_butler and lives(client, let_in):
-                yield Ask(butler, "release", (1,), calls.CHANGE)
+                yield Ask(butler, "release", (1, let_in.session.id), calls.CHANGE)
 
 
 class Pipeline(Workload):
@@ -85,6 +85,6 @@ class Pipeline(Workload):
             if got.how == "ok" and lives(client, got):
                 yield Ask(out_of, "put", (True, got.value, None, number), calls.PUT, 0.3)
                 if lives(client, got):
-                    yield Ask(into, "task_done", (number,), calls.CHANGE)
+                    yield Ask(into, "task_done", (number, got.session.id), calls.CHANGE)
             if lives(client, outcome):
                 yield Ask(lock, "release", (outcome.value[0], number), calls.RELEASE)
