@@ -13,6 +13,7 @@ from dthreading.wire.messages import Lifetime
 from replicas.machine import commands
 from replicas.machine.core import Machine
 from replicas.objects.limits import Limits
+from tests.machine.chaos import check
 from tests.machine.harness import PARKED, Bench, Client
 
 
@@ -304,6 +305,31 @@ def test_delete_under_a_waiting_condition(bench: Bench, ann: Client, bob: Client
             waiting.outcome()
     ann.close()
     bob.close()
+    assert not bench.machine.registry.objects
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_delete_of_a_lock_with_a_notified_waiter(bench: Bench, ann: Client, bob: Client, kind: str) -> None:
+    """One notified waiter stands there and goes with it; the next one, who gets its notify, must not take its place in
+    a line that nobody will ever serve, and that no snapshot knows.
+    """
+    clients = (ann, bob, bench.open("cid"))
+    locks = [one.attach(kind, "l") for one in clients]
+    conditions = [one.attach("Condition", "c", "n", "l", kind) for one in clients]
+    waiting = []
+    for lock, condition in zip(locks[:2], conditions[:2], strict=True):
+        lock.acquire(True, 1)
+        waiting.append(condition.parked("wait", lock.number, 1, None))
+    locks[2].acquire(True, 1)
+    conditions[2].notify(locks[2].number, 1, 1, None)
+    bench.do(commands.Delete("n", "l"))
+    for one in waiting:
+        with pytest.raises(ObjectGone):
+            one.outcome()
+    check(bench.machine)
+    assert Machine.restore([bench.machine.dump()]).dump() == bench.machine.dump()
+    for client in clients:
+        client.close()
     assert not bench.machine.registry.objects
 
 
