@@ -186,6 +186,8 @@ class Machine(Calls):
         doomed = self.registry.objects.get((namespace, name))
         self._effects.deleted = [(namespace, name, doomed is not None)]
         if doomed is not None:
+            self.touch(doomed)
+            doomed.fault = GONE  # at once: who is handed the notify of one that is evicted must not come to its line
             self._evict(doomed, GONE)
             self.registry.drop(doomed)
 

@@ -16,7 +16,7 @@ from replicas.machine.commands import Audit
 from replicas.machine.sessions import Session, Sessions, refused
 from replicas.objects.base import Refused, Replicated
 from replicas.objects.limits import MACHINE_VERSION, Limits
-from replicas.objects.registry import Registry
+from replicas.objects.registry import GONE, Registry
 from replicas.objects.waiting import Waiter
 
 __all__ = ["Effects", "State", "Writer"]
@@ -195,8 +195,8 @@ class State:
     # --- when an object breaks --------------------------------------------------------------------------------------
 
     def _guard(self, blamed: Replicated, hook: Callable[..., None], *arguments: Any) -> None:
-        """Runs a hook of an object; whatever it raises is that object's end, not ours."""
-        if blamed.fault is not None:
+        """Runs a hook of an object that has not broken; whatever it raises is that object's end, not ours."""
+        if blamed.fault is not None and blamed.fault is not GONE:
             return
         try:
             hook(*arguments)
