@@ -28,6 +28,8 @@ from replicas.machine.snapshot import SnapshotWriter
 from replicas.paxos.values import Entry, EntryKind
 from tests.machine.chaos import OBJECTS, Chaos, check
 from tests.sim.checkers.judging import judged
+from tests.sim.checkers.lock_models import Condition, Lock
+from tests.sim.checkers.models import Model
 from tests.sim.checkers.reference import Reference
 
 LOGS: Final = int(os.environ.get("REFERENCE_LOGS", "32"))
@@ -72,6 +74,10 @@ LATE_RESET: Final = 0.02
 """How often a Reset comes, perhaps one that was proposed long ago."""
 COPY: Final = 0.06
 """How often something is said once more, perhaps long after it."""
+DELETED: Final = 0.02
+"""How often an object at which somebody waits is deleted."""
+DELETED_CROSSED: Final = 0.2
+"""The same while somebody stands in the line of another object than the one that he called."""
 POINTED: Final = 0.16
 """How often something happens to one who waits, or has just been answered; each bound counts from the one before."""
 
@@ -222,6 +228,56 @@ class Crowd(Users):
         return arguments
 
 
+class Deleted(Users):
+    """Objects are deleted under their users, and most of all those at which somebody waits. Every other log is about a
+    Condition and its lock: whoever waits at the one may stand at the other.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        if seed % 2:
+            self.objects = [known for known in OBJECTS if known[1] in SCENES[seed // 2 % 2]]
+
+    def _command(self) -> object:
+        chance = self.random.random()
+        standing = [waiting for session in self.reference.sessions.values() for waiting in session.waits.values()]
+        elsewhere = [waiting for waiting in standing if not any(waiting.line is line for line in waiting.owner.lines)]
+        if chance < (DELETED_CROSSED if elsewhere and len(standing) > 2 else DELETED) and standing:
+            owner = self.random.choice(elsewhere or standing).owner
+            name = owner.arguments[1] if elsewhere and self.random.random() < 0.7 else owner.key[1]
+            return commands.Delete("n", name)
+        if chance < 0.5:
+            # Or there would soon be nothing but handles that mean nothing.
+            for id, session in self.reference.sessions.items():
+                for handle, meant in session.handles.items():
+                    if isinstance(meant, Model) and meant.gone:
+                        return wire.Detach(id, handle)
+        return self._of_a_holder() or super()._command()
+
+    def _of_a_holder(self) -> wire.Call | None:
+        """Whoever holds the lock waits, or notifies: where all call at random the lines of a Condition are short."""
+        for model in self.reference.objects.values():
+            if not isinstance(model, Condition):
+                continue
+            lock = self.reference.objects.get(model.arguments[:2])
+            if not isinstance(lock, Lock) or lock.holder is None:
+                continue
+            id, thread = lock.holder
+            session = self.reference.sessions[id]
+            handles = {meant: handle for handle, meant in session.handles.items()}
+            free = [lane for lane in range(self.lanes) if lane not in session.waits]
+            if model in handles and lock in handles and free and self.random.random() < 0.7:
+                lane = self.random.choice(free)
+                number = self.numbers[id, lane] = self.numbers.get((id, lane), 0) + 1
+                where = (handles[lock], thread)
+                notifies = self.random.random() < 0.4
+                operation, arguments = ("notify", (*where, 1, None)) if notifies else ("wait", (*where, None))
+                call = wire.Call(id, lane, number, handles[model], operation, arguments, self.random.random() < 0.5)
+                self.calls.append(call)
+                return call
+        return None
+
+
 @pytest.mark.parametrize("seed", range(LOGS))
 def test_the_machine_does_as_the_reference(seed: int) -> None:
     """Whatever the log."""
@@ -234,6 +290,14 @@ def test_the_machine_does_as_the_reference(seed: int) -> None:
 def test_the_machine_does_as_the_reference_in_a_crowd(seed: int) -> None:
     """What it takes many of the same strange things for."""
     users = Crowd(seed)
+    for _ in users.entries(LENGTH):
+        check(users.machine)
+
+
+@pytest.mark.parametrize("seed", range(LOGS))
+def test_the_machine_does_as_the_reference_while_objects_are_deleted(seed: int) -> None:
+    """An operator may do that at any time; nobody waits for what is no more."""
+    users = Deleted(seed)
     for _ in users.entries(LENGTH):
         check(users.machine)
 

@@ -155,6 +155,8 @@ class Condition(Model):
     def made(self) -> None:
         self.waiting = self.line()
         self.pins = 0
+        self.locks: dict[Waiting, Lock] = {}
+        """Which lock whoever waits gave up: one that was deleted is not another one of that name."""
         self.unnotified: list[Waiting] = []
         """Whoever waits in either line and was not notified."""
         self.unheard: dict[tuple[int, int], bool] = {}
@@ -170,6 +172,7 @@ class Condition(Model):
         # A waiting's data is what the lock needs of it: the depth to restore.
         parked = self.park(caller, self.waiting, thread, lock.depth)
         self.unnotified.append(self.waiting[-1])
+        self.locks[self.waiting[-1]] = lock
         lock.pass_on()
         return parked
 
@@ -194,9 +197,12 @@ class Condition(Model):
             self._to_lock(waiting)
 
     def _to_lock(self, waiting: Waiting) -> None:
-        lock = self.reference.objects[self.arguments[0], self.arguments[1]]
-        assert isinstance(lock, Lock)
-        if lock.holder is None:
+        lock = self.locks[waiting]
+        if lock.gone:
+            self._unpin(waiting)
+            self.unnotified = [other for other in self.unnotified if other is not waiting]
+            self.refused(waiting, "gone")
+        elif lock.holder is None:
             lock.grant(waiting)
         else:
             lock.waiting.append(waiting)
@@ -204,7 +210,7 @@ class Condition(Model):
 
     def has_lock_again(self, waiting: Waiting, fence: Any) -> None:
         """It returns, with the lock held."""
-        self._unpin()
+        self._unpin(waiting)
         notified = waiting not in self.unnotified
         if notified:
             self.unheard[waiting.caller.session, waiting.caller.lane] = True
@@ -213,11 +219,9 @@ class Condition(Model):
             self.unnotified.remove(waiting)
         self.told(waiting, (notified, fence))
 
-    def _unpin(self) -> None:
+    def _unpin(self, waiting: Waiting) -> None:
         self.pins -= 1
-        lock = self.reference.objects[self.arguments[0], self.arguments[1]]
-        assert isinstance(lock, Lock)
-        lock.pins -= 1
+        self.locks.pop(waiting).pins -= 1
 
     def timed_out(self, waiting: Waiting) -> None:
         if waiting.line is self.waiting:
@@ -225,7 +229,7 @@ class Condition(Model):
             self._to_lock(waiting)
 
     def left(self, waiting: Waiting, line: list[Waiting]) -> None:
-        self._unpin()
+        self._unpin(waiting)
         if waiting in self.unnotified:
             self.unnotified.remove(waiting)
         else:

@@ -76,6 +76,8 @@ class Model:
         self.arguments = arguments
         self.lifetime = lifetime
         self.attached = 0
+        self.gone = False
+        """It was deleted, though somebody may be attached to it."""
         self.lines: list[list[Waiting]] = []
         self.made()
 

@@ -109,6 +109,9 @@ class Reference:
             case wire.Close(session=session):
                 if session in self.sessions:
                     self._end(session)
+            case commands.Delete(namespace=namespace, name=name):
+                if (namespace, name) in self.objects:
+                    self._delete(self.objects[namespace, name])
             case wire.Call() | wire.Withdraw() | wire.Acknowledge() | wire.Attach() | wire.Detach() | wire.Resume():
                 known = self.sessions.get(command.session)
                 if known is not None:
@@ -161,6 +164,8 @@ class Reference:
         if isinstance(found, str):
             raise Raises(found)
         self.touched.add(found.key)
+        if found.gone:
+            raise Raises("gone")
         return found
 
     def has(self, session: int, model: Model) -> None:
@@ -202,6 +207,23 @@ class Reference:
             if key[0] == namespace and model.lifetime == Lifetime.AUTOMATIC:
                 self.seen.append("automatic object put back")
                 self._drop(model)
+
+    def _delete(self, doomed: Model) -> None:
+        """Whoever waits at it, or waits for it elsewhere, is told; and whoever waits for them goes on."""
+        doomed.gone = True
+        stood = [
+            (waiting, waiting.line)
+            for session in self.sessions.values()
+            for waiting in session.waits.values()
+            if waiting.owner is doomed or any(waiting.line is line for line in doomed.lines)
+        ]
+        for waiting, _ in stood:
+            waiting.leave()
+            waiting.owner.refused(waiting, "gone")
+        self.seen += ["deleted"] + ["deleted while somebody waited"] * bool(stood)
+        for waiting, line in stood:
+            waiting.owner.left(waiting, line)  # type: ignore[arg-type]
+        self._drop(doomed)
 
     def _drop_unused(self) -> None:
         unused = [one for one in self.objects.values() if not one.attached and not one.kept()]
