@@ -37,15 +37,16 @@ class Connection:
         self.up: deque[bytes] = deque()
         self.down: deque[Any] = deque()
         self.detached: set[int] = set()
+        self.said: set[bytes] = set()
         self.hung_up = False
         """By the other end, or it is silent: the session has come back elsewhere (perhaps an old word came late)."""
 
-    def flush(self) -> list[Any]:
+    def flush(self) -> list[bytes]:
         data = b"".join(self.outbox)
         self.outbox.clear()
         bodies = list(FrameDecoder().feed(data))
         self.up += bodies
-        return [codec.decode(body) for body in bodies]
+        return bodies
 
 
 class Group:
@@ -131,9 +132,16 @@ class Client:
         connection = self.connection
         if connection is None:
             return
-        for message in connection.flush():
+        handles = self.session.handles
+        assert self.session._unproved.keys() <= handles.keys(), "what nobody is attached to is attached again"
+        for body in connection.flush():
+            message = codec.decode(body)
+            connection.said.add(body)
             if isinstance(message, wire.Keepalive):
                 self._said.setdefault(message.beat, self.now)
+                for beat, word in self.session._unanswered._words:
+                    said = beat >= message.beat or word[4:] in connection.said
+                    assert said, f"with beat {message.beat} a word is forgotten that this connection has not said"
             elif isinstance(message, wire.Open):
                 self._said.setdefault(message.nonce, self.now)
             elif isinstance(message, wire.Detach):

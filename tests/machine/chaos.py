@@ -246,6 +246,7 @@ def _check_object(known: object) -> None:
             assert known.phase != BROKEN or not known.arrived
             assert len(known.arrived) < known.parties
         case SimpleQueue():
+            assert len(known.store) == sum(1 for _ in known.store.dump_rows())
             assert not (len(known.store) and known.getters)
             assert not known.putters or 0 < known.maxsize <= len(known.store)
             assert known.unfinished >= 0

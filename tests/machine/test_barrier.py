@@ -144,6 +144,7 @@ def test_a_timeout_at_the_entrance_breaks_the_next_round(bench: Bench) -> None:
     two.wait(True)
     third = three.parked("wait", False)
     assert third.withdraw() is PARKED
+    assert third.withdraw() is PARKED, "its caller says so again after a reconnect"
     fourth = four.parked("wait", False)
     two.action_done(True)
     assert all_broken(third, fourth)

@@ -9,6 +9,7 @@ import pytest
 
 from dthreading.errors import LimitExceeded, ObjectGone, ObjectMismatch, ProtocolError
 from dthreading.wire import messages as wire
+from dthreading.wire.limits import LABEL_BYTES_MAX, NAME_BYTES_MAX
 from dthreading.wire.messages import Lifetime
 from replicas.machine import commands
 from replicas.machine.core import Machine
@@ -331,6 +332,31 @@ def test_delete_of_a_lock_with_a_notified_waiter(bench: Bench, ann: Client, bob:
     for client in clients:
         client.close()
     assert not bench.machine.registry.objects
+
+
+def test_a_copy_of_an_attachment_that_there_was_no_room_for_attaches_nothing(bench: Bench, ann: Client) -> None:
+    """There may be room when it comes; but its Detach has been by then, and nobody would end it."""
+    bench.machine.set_limits(Limits(attachments_per_session_max=1).to_settings())
+    first, second = ann.attach("Lock", "l"), ann.attach("Lock", "m")
+    second.detach()
+    first.detach()
+    bench.do(wire.Attach(ann.id, second.number, "n", "m", "Lock", (), 0, True))
+    assert not bench.machine.sessions[ann.id].handles
+    assert not bench.machine.registry.objects
+
+
+def test_what_is_said_by_name_is_measured_in_bytes(bench: Bench) -> None:
+    """So it is on the wire and in the memory of all replicas, whatever the alphabet."""
+    judge = bench.machine.check
+    name, label = "\u00e4" * (NAME_BYTES_MAX // 2), "\u00e4" * (LABEL_BYTES_MAX // 2)
+    assert judge(wire.Open(b"n", 1000, name, label)) is None
+    assert judge(wire.Open(b"n", 1000, name, label + "x")) == "limit"
+    assert judge(wire.Open(b"n", 1000, name + "x", label)) == "limit"
+    for place, words in enumerate(((name, "x", ()), ("x", name, ()), ("x", "x", (name,)))):
+        namespace, called, arguments = words
+        assert judge(wire.Attach(1, 1, namespace, called, "Lock", arguments, 0, True)) is None
+        longer = [(name + "x",) if one == (name,) else name + "x" if one == name else one for one in words]
+        assert judge(wire.Attach(1, 1, longer[0], longer[1], "Lock", longer[2], 0, True)) == "limit", place
 
 
 def test_a_session_uses_no_more_namespaces_than_it_may_be_attached_to_objects(bench: Bench) -> None:

@@ -413,6 +413,7 @@ def test_what_comes_back_and_compares_no_more_goes_to_the_head() -> None:
     number = store.pop()
     store.append(("a", 2, b"text"))
     store.put_back([number])
+    assert len(store) == 2
     assert [store.pop()[2], store.pop()[2]] == [b"number", b"text"]
 
 

@@ -288,6 +288,14 @@ def test_limits_come_from_the_log() -> None:
     assert bench.open().id
 
 
+def test_an_open_said_again_finds_its_session_in_a_group_that_is_full() -> None:
+    """With that session it is full: whoever is turned away for it would be turned away for being there."""
+    bench = Bench(Machine(configuration(1, sessions_max=1)))
+    ann = bench.open()
+    again = bench.do(wire.Open(ann.nonce, 10_000, "n", ""))
+    assert (list(again.opened), list(again.rejected)) == ([(ann.id, ann.nonce)], [])
+
+
 def test_only_the_next_epoch_counts() -> None:
     """A configuration entry that does not follow the epoch in force is a no-op."""
     machine = Machine(configuration(4))

@@ -106,6 +106,20 @@ def test_leases_that_end_in_one_moment_leave_the_leader_time_for_others() -> Non
     assert all(map(tenure.vouches_for, living))
 
 
+def test_a_leader_that_wakes_up_ends_no_lease_before_it_has_heard_what_came_meanwhile() -> None:
+    """Not even one that had run out when it fell asleep, and was not looked at: the keepalive may lie in a socket."""
+    group = Group(size=1)
+    leader = group.leader()
+    replica = group.replicas[leader]
+    heard, silent = group.open(leader, 1), group.open(leader, 2)
+    tenure = Tenure(replica.machine, replica.paxos.ballot, 0, group.now_ms)
+    woken = group.now_ms + TTL_MS + 10 + 60_000
+    assert tenure.expired(woken, 60_000) == []
+    assert tenure.heard(Vouching(None, heard, 1, woken))
+    assert len(tenure.expired(woken + 20, 0)) == 1
+    assert (tenure.vouches_for(heard), tenure.vouches_for(silent)) == (True, False)
+
+
 def test_namespaces_that_nobody_uses_any_more_are_put_back_as_many_at_one_look() -> None:
     """They go idle together as well, when the sessions of a site end."""
     group = Group(size=1)

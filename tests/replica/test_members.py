@@ -576,6 +576,7 @@ def test_no_id_is_given_twice_whatever_becomes_of_its_owner(seed: int) -> None:
     chance = random.Random(seed)
     roster = Roster(Configuration("c", 1, (Member(1, "a", b"1"), Member(2, "b", b"2")), b""))
     owners: dict[int, bytes] = {}
+    named: set[int] = set()
     for step in range(300):
         match chance.randrange(6):
             case 0:
@@ -592,11 +593,17 @@ def test_no_id_is_given_twice_whatever_becomes_of_its_owner(seed: int) -> None:
             case _:
                 directory = chance.randrange(60)
                 replaces = chance.choice([0, *roster.members])
-                roster.admit(Admit(f"{directory % 10}", b"%d" % directory, replaces, chance.random() < 0.5))
+                asked = chance.random() < 0.5
+                roster.admit(Admit(f"{directory % 10}", b"%d" % directory, replaces, asked))
+                replica = roster.find(b"%d" % directory)
+                if asked and (replica in roster.newcomers or not replaces):
+                    named.add(replica)
         known = {one.id: one.incarnation for one in (*roster.members.values(), *roster.newcomers.values())}
         for replica, directory in known.items():
             assert owners.setdefault(replica, directory) == directory
             assert roster.find(directory) == replica
+        assert {one.id for one in roster.newcomers.values() if one.asked} == named & roster.newcomers.keys()
+        assert roster.unasked.keys() == roster.members.keys() - named - {1, 2}, "whom an operator has named stays named"
         left = {replica for replica in range(roster.top + 9) if roster.has_left(replica)}
         assert left == owners.keys() - known.keys()
     assert len(owners) > 30
