@@ -135,6 +135,11 @@ class Paxos(Agent):
 
     # --- what the shell asks ----------------------------------------------------------------------------------------
 
+    @property
+    def last_proposed(self) -> int:
+        """The last slot that this leader has proposed to, be it its LEADS; 0 when it does not lead."""
+        return self._leadership.last if self._leadership is not None else 0
+
     def propose(self, value: bytes) -> int | None:
         """Propose a command; its slot, or None when this replica is no ready leader or its window is full.
 

@@ -31,7 +31,6 @@ class Confirming(Hosted, ABC):
         self._now_ms = now_ms
         self._tenure: Tenure | None = None  # set while this replica leads and its LEADS is applied here
         self._to_propose: deque[bytes] = deque()
-        self._proposed = 0  # the last slot that was proposed to
 
     @abstractmethod
     def _submit(self, body: bytes, connection: int | None, call: wire.Call | None = None) -> None:
@@ -54,7 +53,7 @@ class Confirming(Hosted, ABC):
         elif (code := self.machine.check(call)) is not None:
             self._refuse(connection, call, code)
         elif self._tenure is not None and self.machine.is_read(call):
-            self._read(Reading(connection, call, body, self._proposed + len(self._to_propose)))
+            self._read(Reading(connection, call, body, self.paxos.last_proposed + len(self._to_propose)))
         else:
             self._submit(body, connection, call)
 

@@ -289,7 +289,7 @@ class Replica(Confirming):
 
     def _propose_pending(self) -> None:
         if self._to_propose:
-            self._proposed = self.paxos.propose_all(self._to_propose) or self._proposed
+            self.paxos.propose_all(self._to_propose)
         for source in self._informed:
             # Clients wait there for these answers: that follower is told as soon as they are chosen.
             self.paxos.inform(source)

@@ -225,7 +225,6 @@ class HostProcess(Process):
         replica.machine.digest = b""
         replica.machine._effects = None  # type: ignore[assignment]
         replica._cutting._entries = replica._cutting._bytes = 0
-        replica._proposed = 0
 
     # --- what may happen
 
