@@ -100,6 +100,7 @@ class Client:
         self.old: list[Connection] = []
         self.targets = [Target("n", name, kind, arguments, Lifetime.NAMED) for kind, name, arguments in KINDS]
         self.calls: list[PendingCall] = []
+        self.unwaited: list[PendingCall] = []
         self.fence: int | None = None
         self.put: set[bytes] = set()
         self.got: list[bytes] = []
@@ -181,8 +182,7 @@ class Client:
         call.unwaited = unwaited
         if not self.session.begin(call):
             self.session.submit(call)
-        if not unwaited:
-            self.calls.append(call)
+        (self.unwaited if unwaited else self.calls).append(call)
         self.flush()
 
     def does(self) -> None:
@@ -325,6 +325,8 @@ class World:
                 client.flush()
         for client in self.clients:
             assert client.at_rest, (client.name, client.calls, client.session.pending, client.session._lanes.lent())
+            failed = [call.operation for call in client.unwaited if call.status != Status.OK]
+            assert not failed, f"{failed} have failed, which nobody would ever hear of"
 
     def _nothing_is_left(self) -> None:
         machine = self.group.machine
