@@ -29,7 +29,6 @@ from dthreading.session.words import ATTACH_TAG, CALL_TAG, check_opened, check_r
 from dthreading.wire import messages as wire
 from dthreading.wire.codec import encode
 from dthreading.wire.framing import frame
-from dthreading.wire.messages import Status
 
 __all__ = ["ClientSession"]
 
@@ -166,7 +165,7 @@ class ClientSession:
             self._say(wire.Withdraw(self.id, lane.index, call.number, False))
             return
         self.abandon(call)
-        call.status, call.value = (Status.ERROR, (code, "", ())) if code else (Status.OK, False)
+        call.status, call.value = (wire.Status.ERROR, (code, "", ())) if code else (wire.Status.OK, False)
         self._settle(call)
 
     def abandon(self, call: PendingCall) -> None:
@@ -195,7 +194,8 @@ class ClientSession:
         """No proxy stands for `target` any more."""
         handle = self.handles.pop(target, None)
         if handle is not None:
-            self._unproved.pop(target, None)
+            if target in self._unproved and not any(target in (call.target, *call.others) for call in self.pending):
+                del self._unproved[target]  # else a call that may be said again has to find it attached
             self._say_unanswered(wire.Detach(self.id, handle))
 
     def _attach(self, target: Target) -> None:

@@ -133,8 +133,8 @@ class Client:
         connection = self.connection
         if connection is None:
             return
-        handles = self.session.handles
-        assert self.session._unproved.keys() <= handles.keys(), "what nobody is attached to is attached again"
+        used = {*self.session.handles, *(call.target for call in self.session.pending)}
+        assert self.session._unproved.keys() <= used, "what nobody is attached to is attached again"
         for body in connection.flush():
             message = codec.decode(body)
             connection.said.add(body)
