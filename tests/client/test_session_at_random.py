@@ -213,6 +213,9 @@ class Client:
                 else:
                     self.calls.remove(call)
                     self.session.abandon(call)
+                    index = self.targets.index(call.target) if call.target in self.targets else 0
+                    if index and self.luck.random() < 0.5 and not any(call.target is one.target for one in self.calls):
+                        self.detach(index)
             case _:
                 self.end(self.luck.random() < 0.2)
         self.flush()

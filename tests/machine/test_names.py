@@ -334,6 +334,17 @@ def test_delete_of_a_lock_with_a_notified_waiter(bench: Bench, ann: Client, bob:
     assert not bench.machine.registry.objects
 
 
+def test_an_attachment_that_its_detach_has_overtaken_attaches_nothing(bench: Bench, ann: Client) -> None:
+    """It was said on a connection of old that is still being read, and nobody would end it before the session ends."""
+    bench.do(wire.Detach(ann.id, 1))
+    late = ann.attach("Lock", "l")
+    assert late.number == 1
+    with pytest.raises(ProtocolError):
+        late.acquire(True, 1)
+    assert not bench.machine.registry.objects
+    assert ann.attach("Lock", "l").acquire(True, 1)
+
+
 def test_a_copy_of_an_attachment_that_there_was_no_room_for_attaches_nothing(bench: Bench, ann: Client) -> None:
     """There may be room when it comes; but its Detach has been by then, and nobody would end it."""
     bench.machine.set_limits(Limits(attachments_per_session_max=1).to_settings())
