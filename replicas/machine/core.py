@@ -177,6 +177,8 @@ class Machine(Calls):
             return
         self._touch_session(session)
         self._release(session.handles.pop(detach.handle, None))
+        # Its Attach may come yet, from a connection of old; those of lower handles were said before this.
+        session.handle_top = max(session.handle_top, detach.handle)
 
     def _release(self, meaning: Replicated | Refused | None) -> None:
         if isinstance(meaning, Replicated) and meaning.fault is not GONE:

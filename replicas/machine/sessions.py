@@ -87,7 +87,7 @@ class Session:
         self.handles: dict[int, Replicated | Refused] = {}
         """What each handle means, or why it means nothing."""
         self.handle_top = 0
-        """The highest handle ever attached: a copy of an Attach is known by it."""
+        """The highest handle ever attached or detached: an Attach that comes again, or too late, is known by it."""
         self.stakes: dict[int, Replicated] = {}
         """By number, the objects that are to hear of the session's end, by when it came to have something there."""
         self.waits: dict[int, Waiter] = {}

@@ -154,6 +154,7 @@ class Reference:
         session.handles[attach.handle] = found
 
     def _detach(self, session: Session, detach: wire.Detach) -> None:
+        session.handle_top = max(session.handle_top, detach.handle)
         meant = session.handles.pop(detach.handle, None)
         if isinstance(meant, Model):
             meant.attached -= 1
