@@ -307,21 +307,6 @@ def test_detaching_names_the_attachment_and_a_new_target_gets_a_new_handle() -> 
     assert script.said()[0].handle == 2
 
 
-def test_what_a_call_on_its_way_is_made_to_is_attached_again_though_its_last_proxy_is_gone() -> None:
-    """A finalizer's last word on an object that nobody else knows here: it would be refused, and nobody would hear."""
-    script = opened()
-    former = target()
-    call = PendingCall(former, "set", (), CHANGE)
-    call.unwaited = True
-    script.session.submit(call)
-    script.session.detach(former)
-    script.said()
-    kinds = [type(message) for message in script.reconnect()]
-    assert kinds == [Attach, Call, Detach, Keepalive]
-    script.hear(Reply(0, 1, Status.OK, None))
-    assert [type(message) for message in script.reconnect()] == [Detach, Keepalive]
-
-
 def test_a_detach_that_may_be_lost_is_said_again_until_a_keepalive_after_it_is_acknowledged() -> None:
     script = opened()
     former = target()
