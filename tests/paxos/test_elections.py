@@ -5,6 +5,8 @@ reads.
 
 from __future__ import annotations
 
+import pytest
+
 from replicas.paxos.election import Election
 from replicas.paxos.messages import (
     Accept,
@@ -125,15 +127,17 @@ def test_a_leader_that_is_heard_but_hears_nobody_steps_down_so_that_others_can_l
     assert bench.leader() in {2, 3}
 
 
-def test_a_replica_that_promised_in_a_failed_candidacy_is_not_shut_out() -> None:
-    """A leader that hears of a higher ballot from a member runs phase 1 above it."""
+@pytest.mark.parametrize("rounds", [0, 6])
+def test_a_replica_that_promised_in_a_failed_candidacy_is_not_shut_out(rounds: int) -> None:
+    """A leader that hears of a higher ballot from a member runs phase 1 above it, also above one of its own round."""
     bench = Bench(3)
     old = bench.elect(1).ballot
-    bench[3]._promise_at_least(Ballot(7, 3))
+    failed = Ballot(old.round + rounds, 3)
+    bench[3]._promise_at_least(failed)
     bench.propose(1, b"a")
     bench.run(300)
     assert bench.leader() == 1
-    assert bench[1].ballot > Ballot(7, 3) > old
+    assert bench[1].ballot > failed > old
     bench.propose(1, b"b")
     bench.run(300)
     assert bench.nodes[3].values == [b"a", b"b"]

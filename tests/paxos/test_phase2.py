@@ -488,13 +488,14 @@ def test_a_new_leader_answers_nothing_before_its_leads_is_chosen() -> None:
     assert bench[2].ballot_in_force == bench[1].ballot
 
 
-def test_the_ballot_in_force_never_falls() -> None:
+@pytest.mark.parametrize("older", [Ballot(3, 3), Ballot(5, 1)])
+def test_the_ballot_in_force_never_falls(older: Ballot) -> None:
     """An older LEADS that is proposed again behind a newer one takes nothing back: its Expires would rule again."""
     from replicas.paxos.values import encode_ballot
 
     leads = int(EntryKind.LEADS)
     paxos = core()
-    values = (encode_ballot(Ballot(5, 2)), encode_ballot(Ballot(3, 3)))
+    values = (encode_ballot(Ballot(5, 2)), encode_ballot(older))
     paxos.step(2, Accept(Ballot(6, 2), 1, 1, bytes([leads, leads]), values, 2, 0, 0))
     paxos._check = (0, 0)
     settle(paxos)

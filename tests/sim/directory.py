@@ -115,10 +115,10 @@ class Directory:
 
     def _write_again(self) -> None:
         """The latest slots again, with values as long as before, under a ballot that was promised for it."""
-        self._promised = self._promised._replace(round=self._promised.round + 1)
+        self._promised = _turn(_count(self._promised) + 1)
         first = max(self._floor + 1, self._last - self._luck.randint(0, 5))
         self._accept(first, self._last - first + 1)
-        self._promised = self._promised._replace(round=self._promised.round + 1)
+        self._promised = _turn(_count(self._promised) + 1)
         self._accept(first, max(1, self._last - first + 1))
 
     def _accept(self, first: int, count: int) -> None:
@@ -126,7 +126,7 @@ class Directory:
         records: list[Record] = [Promised(self._promised)] if luck.random() < 0.5 else []
         for slot in range(first, first + count):
             size = random.Random(f"{slot}").choice(SIZES)
-            value = b"%d.%d " % (slot, self._promised.round) + bytes([luck.randint(1, 255)]) * size
+            value = b"%d.%d " % (slot, _count(self._promised)) + bytes([luck.randint(1, 255)]) * size
             records.append(Accepted(Entry(slot, self._promised, EntryKind.COMMAND, value)))
         if luck.random() < 0.5:
             self._chosen = max(self._chosen, first + count - 1 - luck.randint(0, 3))
@@ -155,7 +155,7 @@ class Directory:
     def _fetch(self) -> None:
         """A peer's snapshot, which may promise more than this replica has, or less."""
         slot = self._luck.randint(self._floor + 1, self._last + AHEAD_MAX)
-        promised = self._promised._replace(round=max(1, self._promised.round + self._luck.randint(-2, 2)))
+        promised = _turn(max(1, _count(self._promised) + self._luck.randint(-2, 2)))
         source = SimulatedDisk(random.Random(0))
         theirs = Storage.open(source, segment_bytes=SEGMENT_BYTES_MIN)
         theirs.format(b"2")
@@ -200,3 +200,13 @@ class Directory:
             return
         for _ in range(luck.choice((1, 1, 3))):
             self.disk.flip(name, offset + luck.randrange(length), 1 << luck.randrange(8))
+
+
+def _count(ballot: Ballot) -> int:
+    """Which ballot it is, from 1 on: three replicas take turns, so many follow one another within a round."""
+    return (ballot.round - 1) * 3 + ballot.replica
+
+
+def _turn(count: int) -> Ballot:
+    """The ballot that `_count` gave this number."""
+    return Ballot((count - 1) // 3 + 1, (count - 1) % 3 + 1)

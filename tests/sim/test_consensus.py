@@ -17,7 +17,8 @@ from tests.sim.evidence import ROOMY, Evidence
 from tests.sim.faults import Faults
 from tests.sim.peace import references
 from tests.sim.records import RecordDisk
-from tests.sim.simulation import ConsensusSimulation
+from tests.sim.rivals import Rivalry
+from tests.sim.simulation import SIZES, ConsensusSimulation
 
 FOUND: list[tuple[int, int]] = [
     (1, 5),  # a page of chosen entries was taken without promising what they were chosen under
@@ -36,6 +37,9 @@ ASKED_TOO_MUCH = [
 ]
 """(seed, replicas) of worlds whose peace was once asked for what no protocol can give."""
 
+RIVALRIES = 40
+"""Six seconds."""
+
 CALM = Faults(every_us=(1_000, 100_000), mend=1.0)
 
 
@@ -44,6 +48,20 @@ def test_replicas_agree(sim_seed: int) -> None:
     over.
     """
     replay.run(sim_seed)
+
+
+@pytest.mark.parametrize("seed", range(RIVALRIES))
+def test_replicas_agree_though_candidates_stand_at_one_moment(seed: int) -> None:
+    """Many ballots are of one round, and which of two is the higher one only their replicas say."""
+    Rivalry(seed, replicas=SIZES[seed % len(SIZES)]).run()
+
+
+def test_rivals_share_rounds() -> None:
+    """Else their worlds would be like all others."""
+    worlds = [Rivalry(seed, replicas=3) for seed in range(4)]
+    for world in worlds:
+        world.run()
+    assert sum(world.shared for world in worlds) > 20
 
 
 @pytest.mark.parametrize(("seed", "replicas"), FOUND)
