@@ -259,6 +259,20 @@ def test_a_replica_that_was_away_neither_errs_nor_is_wronged() -> None:
     assert len(group.replicas[away]._auditing._slots) <= KEPT
 
 
+def test_an_account_that_comes_before_the_own_one_is_kept_however_many_there_were() -> None:
+    """A follower that applies late hears of a slot before it has looked at it itself; later nobody says it again."""
+    group = Grown()
+    late = group.chief % 3 + 1
+    for _ in range(KEPT + 1):
+        group.later()
+    auditing = group.replicas[late]._auditing
+    assert len(auditing._slots) == KEPT
+    slot = group.replicas[late].machine.applied + 1
+    group.replicas[late].peer_said(group.chief, Account(slot, FORM, b""))
+    assert auditing._slots[slot].accounts == {group.chief: b""}
+    assert len(auditing._slots) == KEPT
+
+
 def test_a_comparison_is_made_part_by_part_and_by_members_only() -> None:
     same, other, third = {HEAD: b"h", 1: b"a", 2: b"b"}, {HEAD: b"h", 1: b"a", 2: b"?"}, {HEAD: b"h", 1: b"a"}
     assert compare((1, 2, 3), {1: same, 2: same, 3: same}) == ({}, [])

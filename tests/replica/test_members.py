@@ -144,6 +144,20 @@ def test_one_that_was_near_and_falls_behind_again_is_not_near() -> None:
     assert made.members(leader) == (1, 2)
 
 
+def test_one_that_loads_a_snapshot_is_not_near_however_few_entries_it_lacks() -> None:
+    """What it loads may be large, and it acknowledges nothing before that is done."""
+    made, leader = group(1)
+    two = made.join("r2")
+    made.pass_ms(200)
+    changing = made.replicas[leader]._members._changing
+    assert changing is not None
+    assert changing.is_near(two, made.now_ms)
+    applied = made.replicas[two].machine.applied
+    made.replicas[leader].peer_said(two, Learning(applied, 1_000, 1_000_000))
+    assert changing.is_here(two, made.now_ms)
+    assert not changing.is_near(two, made.now_ms)
+
+
 def test_progress_is_told_with_its_total_its_pace_and_what_is_left() -> None:
     """An operator waits for it, and wants to know how long."""
     pupil = Pupil(Learning(0, 0), 1000)
@@ -298,6 +312,23 @@ def test_a_newcomer_takes_a_place(whose: str) -> None:
     assert made.replicas[now].paxos.configuration.epoch == 2
 
 
+def test_of_two_whose_places_are_taken_neither_hands_over_to_the_other() -> None:
+    """They would pass it to and fro, each being the first that the other finds, and nobody would make the change."""
+    made, leader = group(3)
+    other = leader % 3 + 1
+    made.join("a", replaces=str(leader))
+    made.join("b", replaces=str(other))
+    changing = made.replicas[leader]._members._changing
+    assert changing is not None
+    third = ({1, 2, 3} - {leader, other}).pop()
+    new = changing._with(list(made.replicas[leader].machine.roster.newcomers.values()))
+    assert new.keys() == {third, 4, 5}
+    assert changing.successors(new) == [third]
+    assert other in changing.successors((1, 2, 3)), "it is there"
+    made.pass_ms(6000)
+    assert made.members(made.leader()) == (third, 4, 5)
+
+
 def test_a_newcomer_that_was_faster_than_the_operator_takes_the_place_all_the_same() -> None:
     """It became a member by itself; then somebody says whose place was meant for it."""
     made, leader = group(3)
@@ -386,6 +417,20 @@ def test_a_newcomer_is_dismissed() -> None:
     answer = made.ask(leader, "join", "new", b"new", "", new)
     assert answer["removed"]
     assert made.join("again") == new + 1, "no id is given twice"
+
+
+def test_an_address_means_whom_it_belongs_to_now() -> None:
+    """The one whose place was taken listened there too, and is gone: by that address nobody means it."""
+    made, leader = group(3)
+    old = leader % 3 + 1
+    new = made.join(f"r{old}", replaces=str(old))
+    made.pass_ms(4000)
+    assert old not in made.members(made.leader())
+    made.until_done(made.leader(), "transfer", f"r{old}", 0)
+    assert made.leader() == new
+    made.until_done(new, "remove", f"r{old}")
+    made.pass_ms(2000)
+    assert len(made.members(made.leader())) == 2
 
 
 def test_leadership_is_handed_to_whom_it_shall_go() -> None:
