@@ -274,12 +274,13 @@ def test_a_single_replica_hands_over_to_nobody() -> None:
     core().hand_over()  # and a follower has nothing to hand over
 
 
-def test_a_take_over_of_an_old_leader_is_not_heard() -> None:
+@pytest.mark.parametrize("old", [Ballot(2, 3), Ballot(3, 1)])
+def test_a_take_over_of_an_old_leader_is_not_heard(old: Ballot) -> None:
     """Only the leader that is followed can give its leadership away."""
     paxos = core()
     paxos.step(2, accept((3, 2), 1, beat=1))
     settle(paxos)
-    paxos.step(3, TakeOver(Ballot(2, 3)))
+    paxos.step(old.replica, TakeOver(old))
     assert paxos.role is Role.FOLLOWER
     paxos.step(2, TakeOver(Ballot(3, 2)))
     assert paxos.role is Role.CANDIDATE

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reign that a snapshot holds: consensus must know of it, although its LEADS is in no log any more."""
+"""The reign that a snapshot holds: consensus must know of it, although its LEADS is in no log any more. And whose
+reign a leader serves in.
+"""
 
 from __future__ import annotations
 
 from replicas.machine.core import Machine
 from replicas.paxos.core import Paxos
-from replicas.paxos.messages import PreVote, PreVoteGranted, Promise
+from replicas.paxos.messages import Accepted, PreVote, PreVoteGranted, Promise
 from replicas.paxos.types import Ballot, Configuration, Durable, Entry, EntryKind, Member, Timing
+from replicas.paxos.values import encode_ballot
 from replicas.replica.core import Replica
 
 CONFIGURATION = Configuration("test", 1, tuple(Member(i, f"r{i}", bytes([i])) for i in (1, 2, 3)), b"")
@@ -49,3 +52,26 @@ def test_a_replica_that_has_fetched_a_snapshot_proposes_nothing_older_than_its_r
     core.snapshot_installed(5, CONFIGURATION, 0, REIGN, _machine(5))
     core.synced(core.take().batch)
     assert _becomes_leader(core).kind == EntryKind.NOOP
+
+
+def test_a_leader_that_proposes_the_reign_of_another_of_its_round_again_does_not_serve_in_that() -> None:
+    """Both stood at one moment, and the other one came no further than its LEADS."""
+    durable, other = Durable(promised=Ballot(11, 1)), Ballot(12, 1)
+    paxos = Paxos(replica=3, configuration=CONFIGURATION, durable=durable, timing=Timing(), luck=lambda: 0.5, now_ms=0)
+    core = Replica(paxos=paxos, machine=Machine(CONFIGURATION), namespace_term_ms=5_000, now_ms=0)
+    core.tick(260)
+    core.take()
+    ballot = Ballot(12, 3)
+    core.peer_said(2, PreVoteGranted(ballot, 0))
+    core.synced(core.take().batch)
+    core.peer_said(2, Promise(ballot, 1, (Entry(1, other, EntryKind.LEADS, encode_ballot(other)),), 0, (), 0))
+    core.synced(core.take().batch)
+    core.peer_said(2, Accepted(ballot, 1, 1, 0))
+    core.take()
+    assert core.paxos.leads
+    assert core.machine.ballot_in_force == other
+    assert core._tenure is None
+    core.peer_said(2, Accepted(ballot, 2, 2, 0))
+    core.take()
+    assert core.machine.ballot_in_force == ballot
+    assert core._tenure is not None

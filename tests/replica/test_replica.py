@@ -505,6 +505,20 @@ def test_two_who_delete_the_same_at_one_time_are_answered_both() -> None:
     assert group.said[9] == [wire.Answer(1, False), wire.Answer(2, False)]
 
 
+def test_who_deletes_is_answered_for_the_object_of_that_namespace() -> None:
+    """Another one of the same name is another object, and its deletion says nothing about this one."""
+    group = Group()
+    leader = group.leader()
+    session = group.open(leader, 7)
+    group.attach(leader, 7, session)
+    for connection, namespace in ((8, "test"), (9, "other")):
+        query = wire.Query(1, "delete", (namespace, "x"))
+        group.replicas[leader].client_said(connection, query, wire_bytes(query))
+    group.settle()
+    assert group.said[8] == [wire.Answer(1, True)]
+    assert group.said[9] == [wire.Answer(1, False)]
+
+
 def wire_bytes(message: wire.Message) -> bytes:
     """The frame body of a message."""
     from dthreading.wire import codec
