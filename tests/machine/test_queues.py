@@ -257,6 +257,19 @@ def test_redelivery_leaves_out_what_others_reported_done(bench: Bench, ann: Clie
     assert drain(queue) == "b"
 
 
+def test_undone_get_after_an_older_task_of_its_lane(ann: Client, bob: Client) -> None:
+    """That one is done, and says nothing of the item that nobody has received."""
+    queue, other = queue_of(ann, 0, True), queue_of(bob, 0, True)
+    put(queue, "a", "b")
+    queue.get(True, 7, lane=0)
+    queue.get(True, 7, lane=0)
+    got = ann.last
+    queue.task_done(7, lane=1)
+    with pytest.raises(RuntimeError):
+        ann.withdraw(got, undo=True)
+    assert other.get(False) == b"b"
+
+
 def test_undone_get(ann: Client, bob: Client) -> None:
     """The caller has gone: its item is the next one's again."""
     queue, other = queue_of(ann), queue_of(bob)
