@@ -186,12 +186,11 @@ class Queue(Taking, Generic[T]):
                 settled then.
 
         """
-        self._proxy_give(1, self._say_done)
-
-    def _say_done(self, n: int, taken_in: int) -> None:
-        assert n == 1
-        token = runtime.thread_token()
-        self._ask("task_done", (token, taken_in) if taken_in else (token,), CHANGE)
+        with self._proxy_giving(1) as parts:
+            taken_in, _ = parts[0]
+            token = runtime.thread_token()
+            self._ask("task_done", (token, taken_in) if taken_in else (token,), CHANGE)
+            parts.popleft()
 
     def join(self) -> None:
         """Wait until all items that were put are dealt with.

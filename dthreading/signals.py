@@ -79,7 +79,7 @@ class Semaphore(Taking, Entered):
             return answer.value is True
         except BaseException:
             if answer.value is True:
-                self._give_back(lambda: self._proxy_give(1, self._give))
+                self._give_back(lambda: Semaphore.release(self))
             raise
 
     def _check_entered(self) -> None:
@@ -98,10 +98,11 @@ class Semaphore(Taking, Entered):
         """
         if n < 1:
             raise ValueError("n must be one or more")
-        self._proxy_give(operator.index(n), self._give)
-
-    def _give(self, n: int, taken_in: int) -> None:
-        self._ask("release", (n, taken_in) if taken_in else (n,), CHANGE)
+        with self._proxy_giving(operator.index(n)) as parts:
+            while parts:
+                taken_in, count = parts[0]
+                self._ask("release", (count, taken_in) if taken_in else (count,), CHANGE)
+                parts.popleft()
 
     @property
     def _value(self) -> int:

@@ -12,16 +12,14 @@ import _thread
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from collections import deque
+from typing import Any, Final
 
 from dthreading.errors import LockLost
 from dthreading.proxy import Proxy
 from dthreading.wire.messages import Lifetime
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["Taken", "Taking", "forget_all"]
+__all__ = ["Giving", "Taken", "Taking", "forget_all"]
 
 
 class _Own(threading.local):
@@ -130,34 +128,37 @@ class Taking(Proxy):
         outlives = target.lifetime != Lifetime.PRIVATE
         self._proxy_taken = _taken_of(target.namespace, target.name, outlives_proxies=outlives)
 
-    def _proxy_give(self, n: int, give: Callable[[int, int], object]) -> None:
-        """Gives `n` back: `give(count, session)` for each session that they were taken in, 0 where that is not known.
-
-        Raises:
-            LockLost: some had gone back with their session. The others were given.
-
-        """
+    def _proxy_giving(self, n: int) -> Giving:
+        """`n` are about to be given back."""
         if not self._proxy_settled:
             self._proxy_settle()
-        given = self._proxy_taken.given_back(n)
+        return Giving(self._proxy_taken, n)
+
+
+class Giving:
+    """Who gives back does so in here, part by part: no deeper in calls than who takes, or a recursion that ends between
+    the two would leave something taken. What could not be said stays on record: whoever tries again means the same.
+    """
+
+    __slots__ = ("_taken", "parts")
+
+    def __init__(self, taken: Taken, n: int) -> None:
+        self._taken = taken
+        given = taken.given_back(n)
         if len(given) > 1 and (unknown := given.pop(0, 0)):
             given[max(given)] += unknown  # in one piece: more than a bounded semaphore takes is refused, and none given
-        parts = list(given.items())
-        lost: LockLost | None = None
-        while parts:
-            session, count = parts[-1]
-            try:
-                give(count, session)
-            except LockLost as error:
-                lost = error
-            except BaseException:
-                for session, count in parts:  # whoever tries again means the same ones
-                    if session:
-                        self._proxy_taken.note(session, count)
-                raise
-            parts.pop()
-        if lost is not None:
-            raise lost
+        self.parts = deque(sorted(given.items(), reverse=True))
+        """(session, how many), 0 for those that were not taken here. What may be lost, and raises, comes last."""
+
+    def __enter__(self) -> deque[tuple[int, int]]:
+        return self.parts
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is LockLost:
+            self.parts.popleft()
+        for session, count in self.parts:
+            if session:
+                self._taken.note(session, count)
 
 
 def forget_all() -> None:
