@@ -54,11 +54,12 @@ lint: $(READY)
 types: $(READY)
 	$(PYTHON) -m mypy
 
-# The tests of one file share what they started, so a file stays in one process; simulated worlds share nothing.
-WORLDS := tests/sim/test_group.py
+# The tests of one file share what they started, so a file stays in one process; simulated worlds share nothing, with
+# planted bugs in them or without.
+WORLDS := tests/mutants/test_mutants.py tests/sim/test_group.py
 
 unit: $(READY)
-	$(PYTHON) -m pytest -n $(TESTERS) --dist loadfile tests --ignore $(WORLDS)
+	$(PYTHON) -m pytest -n $(TESTERS) --dist loadfile tests $(addprefix --ignore ,$(WORLDS))
 	$(PYTHON) -m pytest -q -n $(JOBS) --dist load $(WORLDS)
 
 sim: $(READY)
