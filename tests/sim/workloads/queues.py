@@ -72,6 +72,8 @@ class Goods(Workload):
                 assert outcome.how == "interrupted" or outcome.value == "empty", outcome
                 continue
             item = outcome.value
+            if not lives(client, outcome):
+                continue  # it stood still with the answer in its hands, and another may have taken and done it since
             self._take(item)
             # From here until task_done is applied the item comes again if this session ends.
             self.may_repeat[item] += 1
